@@ -1,0 +1,117 @@
+"""The contract of an engine: what a pool may ask of whatever runs its workers (local processes today)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from mms.errors import MmsError
+from mms.records import ModelKey
+from mms.request import Batch, Result
+
+
+class WorkerState(StrEnum):
+    """The true state of a worker, as the API shows it; `lifecycle.py` holds the transitions."""
+
+    STARTING = "STARTING"
+    LOADING = "LOADING"
+    READY = "READY"
+    BUSY = "BUSY"
+    STOPPING = "STOPPING"
+    DEAD = "DEAD"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All that a worker needs to load its model; frozen, so that a replacement is the same worker again.
+
+    `handler` None means the built-in ONNX handler. `epoch` tags processes for the sweep after a crash. `environment` is
+    laid over the (filtered) environment of the server. Seconds for timeouts, bytes for sizes.
+    """
+
+    model: ModelKey
+    model_dir: Path
+    handler: str | None
+    runtime: str = "python"
+    batch_size: int = 1
+    gpu_id: int | None = None
+    startup_timeout: float = 120.0
+    response_timeout: float = 120.0
+    max_response_size: int = 6_553_500
+    decode_input_request: bool = True
+    preload_model: bool = False
+    threads: int = 1
+    legacy: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class WorkerListener(Protocol):
+    """What a worker tells its pool; every call is made on the event loop."""
+
+    def batch_done(self, worker: Worker, batch: Batch, results: Sequence[Result] | MmsError) -> None:
+        """One result a request, by position, or one error for the whole batch (the handler raised, or its answer was wrong)."""
+
+    def worker_gone(self, worker: Worker, error: MmsError, unanswered: Sequence[Batch]) -> None:
+        """The worker ended (died, was killed for not answering, or was stopped); `unanswered` are batches without results."""
+
+
+class Worker(Protocol):
+    """One loaded model in one child process.
+
+    Batches are answered in the order in which they were sent; up to two may be in flight so that the worker never idles.
+    """
+
+    @property
+    def worker_id(self) -> str:
+        """Short, unique in this life of the server: what MMS shows as `id`."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None before the start and after the end."""
+
+    @property
+    def started_at(self) -> float:
+        """Wall-clock seconds since the epoch, for people."""
+
+    @property
+    def state(self) -> WorkerState:
+        """The true state."""
+
+    @property
+    def gpu_id(self) -> int | None:
+        """The GPU it was given."""
+
+    @property
+    def memory_usage(self) -> int:
+        """Resident bytes, read now; 0 where the process is gone."""
+
+    async def start(self, listener: WorkerListener) -> None:
+        """Start the process and load the model; returns when READY. Raises LoadFailed (the process is then gone)."""
+
+    def send(self, batch: Batch) -> None:
+        """Write one frame; returns at once. Only in READY or BUSY."""
+
+    def configure(self, *, batch_size: int, response_timeout: float, max_response_size: int) -> None:
+        """Change live settings; holds from the next batch on."""
+
+    async def stop(self, grace: float) -> None:
+        """Ask it to end after what it holds, terminate after `grace` seconds, then kill; returns when it is gone."""
+
+    def kill(self) -> None:
+        """SIGKILL now; `worker_gone` follows."""
+
+
+class Engine(Protocol):
+    """Makes workers; one a server."""
+
+    async def open(self) -> None:
+        """Make ready (the fork server is up). Idempotent."""
+
+    def worker(self, spec: WorkerSpec) -> Worker:
+        """A new worker in STARTING; nothing runs before its `start`."""
+
+    async def close(self) -> None:
+        """End every process of this engine, children and fork server; returns when none is left."""
