@@ -285,6 +285,7 @@ class Begun:
     """A change that is durable: its journal number and the row as written; `before` is the row it replaced, or None."""
 
     seq: int
+    operation: Operation
     row: Registration
     before: Registration | None
 

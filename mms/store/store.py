@@ -12,6 +12,7 @@ from mms.records import (
     Begun,
     BootDecision,
     BootFacts,
+    Caller,
     Change,
     ChangeOutcome,
     Incarnation,
@@ -74,6 +75,17 @@ class Store:
 
         Raises NotCommitted, OutcomeUnknown, Fenced, IdempotencyMismatch, StillRunning.
         """
+        raise NotImplementedError
+
+    async def answered(self, caller: Caller) -> Replayed | None:
+        """The stored answer to an earlier, finished request with the caller's Idempotency-Key, or None; writes nothing.
+
+        Raises IdempotencyMismatch (another digest) and StillRunning (begun in this life and not finished).
+        """
+        raise NotImplementedError
+
+    async def pending(self) -> list[Begun]:
+        """Changes of the current generation that an earlier life left without an outcome, by seq."""
         raise NotImplementedError
 
     async def finish(
