@@ -1,0 +1,27 @@
+"""The console scripts."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("function", "becomes"),
+    [
+        ("mms", "-P -m mms --flag value"),
+        ("multi_model_server", "-P -m mms multi-model-server --flag value"),
+        ("model_archiver", "-P -m mms model-archiver --flag value"),
+    ],
+)
+def test_a_console_script_becomes_python_dash_m_with_its_own_arguments(function: str, becomes: str) -> None:
+    script = f"import sys; sys.executable = '/bin/echo'; from mms import entry; entry.{function}()"
+    done = subprocess.run([sys.executable, "-c", script, "--flag", "value"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == becomes
+
+
+def test_a_console_script_loads_nothing_heavy_before_it_becomes_the_server() -> None:
+    script = "import sys; import mms.entry; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"asyncio", "fastapi", "numpy", "onnxruntime", "sqlalchemy", "typer", "uvicorn"}
