@@ -1,0 +1,155 @@
+"""Turns what is wanted into a model in service: archive, settings, workers; one path for registrations, start-up and replay."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mms.archive.model_archive import ArchiveStore, ModelArchive
+from mms.config.resolve import ModelSettings, ServerSettings, Source, resolve_model
+from mms.config.sources import ConfigSources
+from mms.errors import BadInput, InvalidModel
+from mms.inference.registry import ServedModel
+from mms.records import ModelKey, Overrides
+from mms.workers.engine import Engine, WorkerSpec
+from mms.workers.pool import WorkerPool
+
+logger = logging.getLogger(__name__)
+
+MAX_NAME_LENGTH = 256
+RUNTIMES = ("python", "python2", "python3")
+_FORBIDDEN_IN_NAMES = re.compile(r"[/\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model that can be brought into service: everything is known and checked, nothing runs yet."""
+
+    key: ModelKey
+    archive: ModelArchive
+    handler: str | None
+    runtime: str
+    settings: ModelSettings
+    startup: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the operator said of a model beside its archive; `override_seqs` are the journal numbers of the overrides."""
+
+    name: str | None = None
+    handler: str | None = None
+    runtime: str | None = None
+    overrides: Overrides = field(default_factory=dict)
+    override_seqs: Mapping[str, int] = field(default_factory=dict)
+    startup: bool = False
+
+
+class Activator:
+    """Prepares models and makes them served ones; holds no model itself."""
+
+    def __init__(
+        self,
+        archives: ArchiveStore,
+        engine: Engine,
+        sources: ConfigSources,
+        settings: ServerSettings,
+        *,
+        load_slots: int,
+    ) -> None:
+        self._archives = archives
+        self._engine = engine
+        self._sources = sources
+        self._settings = settings
+        self._gpus = _gpu_ids(settings.number_of_gpu)
+        # Loading is CPU-bound: more at once than there are cores only makes each slower.
+        self._load_slots = asyncio.Semaphore(load_slots)
+
+    async def open(self, url: str) -> ModelArchive:
+        """Open what the URL names today; raises as `ArchiveStore.open` does."""
+        return await asyncio.to_thread(self._archives.open, url)
+
+    async def reopen(self, url: str, sha256: str) -> ModelArchive:
+        """Open what was registered; raises as `ArchiveStore.reopen` does."""
+        return await asyncio.to_thread(
+            self._archives.reopen, url, sha256, changed=self._settings.replay_changed_archive
+        )
+
+    def prepare(self, archive: ModelArchive, said: Said) -> Prepared:
+        """Check name, handler, runtime and settings. Raises InvalidModel or BadInput, and has no effect."""
+        manifest = archive.manifest
+        name = said.name or manifest.model_name or (archive.default_name if said.startup else None)
+        if not name:
+            raise InvalidModel("Model name is not defined.")
+        if len(name) > MAX_NAME_LENGTH or _FORBIDDEN_IN_NAMES.search(name):
+            raise BadInput(
+                f"Parameter model_name must be 1 to {MAX_NAME_LENGTH} characters without / and control characters."
+            )
+        handler = said.handler or manifest.handler or self._settings.default_service_handler
+        if not handler and archive.onnx_file is None:
+            raise InvalidModel("Model handler is not defined.")
+        runtime = said.runtime or manifest.runtime
+        if runtime not in RUNTIMES:
+            raise InvalidModel("Runtime is not defined or invalid.")
+        key = ModelKey(name, manifest.model_version or "")
+        return Prepared(key, archive, handler, runtime, self.resolve(key, archive, said), said.startup)
+
+    def resolve(self, key: ModelKey, archive: ModelArchive, said: Said) -> ModelSettings:
+        """The model's settings from all layers; an override that beats the manifest's value is said in the log."""
+        settings = resolve_model(
+            self._sources.with_model_file(key.name),
+            key.name,
+            overrides=said.overrides,
+            override_seq=said.override_seqs,
+            manifest_settings=archive.manifest.settings,
+            startup=said.startup,
+        )
+        for option, explained in settings.explained.items():
+            if explained.chosen.source is not Source.API:
+                continue
+            for beaten in explained.beaten:
+                if beaten.source is Source.MANIFEST and beaten.value != explained.value:
+                    logger.warning(
+                        "Model %s: %s=%s from the management API (%s) is used; the archive's manifest says %s (%s)",
+                        key.name, option, explained.value, explained.chosen.where, beaten.value, beaten.where,
+                    )  # fmt: skip
+        return settings
+
+    def serve(self, prepared: Prepared) -> ServedModel:
+        """A served model with no workers yet; `scale` brings them up."""
+        settings = prepared.settings
+        spec = WorkerSpec(
+            model=prepared.key,
+            model_dir=prepared.archive.model_dir,
+            handler=prepared.handler,
+            runtime=prepared.runtime,
+            batch_size=settings.batch_size,
+            startup_timeout=settings.startup_timeout,
+            response_timeout=settings.response_timeout,
+            max_response_size=settings.max_response_size,
+            decode_input_request=self._settings.decode_input_request,
+            preload_model=settings.preload_model,
+            legacy=prepared.archive.manifest.legacy,
+        )
+        pool = WorkerPool(self._engine, spec, next_gpu=self._next_gpu, load_slots=self._load_slots)
+        return ServedModel(
+            key=prepared.key,
+            archive=prepared.archive,
+            runtime=prepared.runtime,
+            settings=settings,
+            pool=pool,
+            startup=prepared.startup,
+            batching=self._settings.batching,
+        )
+
+    def _next_gpu(self) -> int | None:
+        return next(self._gpus)
+
+
+def _gpu_ids(count: int) -> Iterator[int | None]:
+    """Workers get GPUs in turn, over all models, as in MMS; None where there are none."""
+    return itertools.cycle(range(count)) if count > 0 else itertools.repeat(None)

@@ -1,0 +1,168 @@
+"""The command line: commands, flags and exit codes; no logic. What is not needed to parse a command is imported inside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from mms.errors import (
+    BootError,
+    MmsError,
+    StoreDamaged,
+    StoreInUse,
+    StoreNewer,
+    StoreOutdated,
+    StoreUnreachable,
+    UsageError,
+)
+
+#: Exit codes, after sysexits.h where it has a fitting one. 75 and 78 are not to be retried blindly.
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_STORE_UNREACHABLE = 69
+EXIT_STORE_IN_USE = 75
+EXIT_STORE_DAMAGED = 78
+
+_EXIT_CODES: dict[type[MmsError], int] = {
+    UsageError: EXIT_USAGE,
+    StoreUnreachable: EXIT_STORE_UNREACHABLE,
+    StoreInUse: EXIT_STORE_IN_USE,
+    StoreDamaged: EXIT_STORE_DAMAGED,
+    StoreNewer: EXIT_STORE_DAMAGED,
+    StoreOutdated: EXIT_STORE_DAMAGED,
+}
+
+app = typer.Typer(
+    help="mms: a multi-model inference server that never forgets what an operator told it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Look at a configuration without starting a server.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="config.properties, or `sagemaker` for the built-in one."),
+]
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    model_store: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder that archives are read from.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]URL", help="Start-up models; several may follow, or `ALL` of the model store."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the store, the witness and kept archives live.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="sqlite:///FILE or postgresql://...; default: SQLite in the data dir."),
+    ] = None,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="Bring the stored registrations back, also after a clean stop.")
+    ] = False,
+    clean_start: Annotated[
+        bool,
+        typer.Option("--clean-start", help="Start with the configured models only; set stored registrations aside."),
+    ] = False,
+    inference_address: Annotated[str | None, typer.Option(metavar="URL", help="Default http://127.0.0.1:8080.")] = None,
+    management_address: Annotated[
+        str | None, typer.Option(metavar="URL", help="Default http://127.0.0.1:8081.")
+    ] = None,
+    accept_store_loss: Annotated[
+        int | None,
+        typer.Option(metavar="SEQ", help="Accept that the store lost what the refusal to boot named, and no more."),
+    ] = None,
+) -> None:
+    """Run the server in the foreground; log to stderr."""
+    from mms.launch import run_server
+
+    flags: dict[str, Any] = {
+        "model_store": model_store,
+        "load_models": ",".join(models) if models else None,
+        "data_dir": data_dir,
+        "store_url": store,
+        "recover": recover,
+        "clean_start": clean_start,
+        "inference_address": inference_address,
+        "management_address": management_address,
+        "accept_store_loss": accept_store_loss,
+    }
+    raise typer.Exit(run_server(None if config is None else str(config), flags))
+
+
+@app.command(
+    "multi-model-server", hidden=True, context_settings={"ignore_unknown_options": True, "help_option_names": []}
+)
+def multi_model_server(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """The command line of AWS multi-model-server."""
+    from mms.launcher import main as launcher
+
+    raise typer.Exit(launcher(arguments or []))
+
+
+@app.command("model-archiver", hidden=True, context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def model_archiver(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Pack a model archive."""
+    from mms.archive.archiver_cli import main as archiver
+
+    raise typer.Exit(archiver(arguments or []))
+
+
+@config_app.command("check")
+def config_check(config: ConfigFile = None) -> None:
+    """Validate a configuration: unknown keys, bad values, names that collide, models that name no archive."""
+    from mms.config.check import check
+    from mms.config.sources import read_sources
+
+    findings = check(read_sources(config=None if config is None else str(config)))
+    for finding in findings:
+        typer.echo(str(finding))
+    if not findings:
+        typer.echo("The configuration is in order.")
+    raise typer.Exit(EXIT_USAGE if any(finding.fatal for finding in findings) else EXIT_OK)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit: errors of ours are one line on stderr, with the exit code that belongs to them."""
+    argv = _repeat_models(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        app(args=argv, standalone_mode=True, prog_name="mms")
+    except MmsError as error:
+        typer.echo(error.message, err=True)
+        sys.exit(exit_code(error))
+    sys.exit(EXIT_OK)
+
+
+def exit_code(error: MmsError) -> int:
+    """The exit code that tells a supervisor what kind of trouble it was."""
+    for kind in type(error).__mro__:
+        if kind in _EXIT_CODES:
+            return _EXIT_CODES[kind]
+    return EXIT_USAGE if isinstance(error, BootError) else EXIT_FAILED
+
+
+def _repeat_models(argv: list[str]) -> list[str]:
+    """`--models A B` as MMS takes it becomes `--models A --models B`, which is what the parser takes."""
+    if not argv or argv[0] != "serve":
+        return argv
+    rewritten: list[str] = []
+    in_models = False
+    for word in argv:
+        if word.startswith("-"):
+            in_models = word == "--models"
+            rewritten.append(word)
+            continue
+        if in_models and rewritten[-1] != "--models":
+            rewritten.append("--models")
+        rewritten.append(word)
+    return rewritten

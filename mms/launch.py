@@ -1,0 +1,43 @@
+"""From parsed flags to a running server: configuration first, then the fork server, and only then the heavy imports."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from mms.config.check import check
+from mms.config.resolve import resolve_server
+from mms.config.sources import read_sources
+from mms.errors import UsageError
+from mms.records import BootOptions
+
+
+def run_server(config: str | None, flags: Mapping[str, Any]) -> int:
+    """Run one server life in this process; returns its exit code. Raises BootError in one line."""
+    sources = read_sources(config=config, flags=flags)
+    settings = resolve_server(sources)
+    findings = check(sources)
+    if fatal := [finding for finding in findings if finding.fatal]:
+        raise UsageError("\n".join(str(finding) for finding in fatal))
+    # The fork server holds what every worker needs and nothing of the server: it starts before the server's own imports,
+    # and while they run it imports numpy and onnxruntime on another core.
+    from mms.workers.forkserver import launch_fork_server
+
+    if settings.worker_start_method == "forkserver":
+        launch_fork_server(settings.blacklist_env_vars)
+
+    import uvloop
+
+    from mms import logging as server_log
+    from mms.server import serve
+    from mms.workers.local import LocalEngine
+
+    server_log.configure(level=settings.log_level)
+    log = logging.getLogger("mms.config")
+    for finding in findings:
+        log.warning("%s", finding)
+    options = BootOptions(settings.recover, settings.clean_start, settings.recovery_mode)
+    gc.freeze()  # the modules live as long as the process: the collector need not walk them again
+    return uvloop.run(serve(settings, sources, options, LocalEngine(start_method=settings.worker_start_method)))

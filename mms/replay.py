@@ -1,0 +1,223 @@
+"""Carries out the boot's plan: each model through the ordinary activation, failures isolated, outcomes kept for `GET /recovery`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from mms.activation import Activator, Prepared, Said
+from mms.archive.model_archive import ModelArchive
+from mms.errors import ChangedArchive, LoadFailed, MissingArchive, MmsError
+from mms.inference.registry import Registry, ServedModel
+from mms.model_manager import ModelManager
+from mms.records import (
+    Begun,
+    ChangeOutcome,
+    ModelKey,
+    Operation,
+    Origin,
+    Registration,
+    RegistrationState,
+    ReplayOutcome,
+)
+from mms.recovery.plan import Charge, Plan, PlanItem
+from mms.store.store import Store
+from mms.wishes import ChangeResult, ChangeStatus, ModelRecovery
+
+logger = logging.getLogger(__name__)
+
+
+class Replay:
+    """One boot's plan being carried out; `report` is complete from the start, with PENDING outcomes that fill in."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        pending: Sequence[Begun],
+        opened: Mapping[str, ModelArchive],
+        *,
+        manager: ModelManager,
+        activator: Activator,
+        registry: Registry,
+        store: Store,
+        parallel: int,
+        quarantine_after: int,
+    ) -> None:
+        self._plan = plan
+        self._opened = opened
+        self._pending = {begun.row.key.name: begun for begun in pending}
+        self._manager = manager
+        self._activator = activator
+        self._registry = registry
+        self._store = store
+        self._slots = asyncio.Semaphore(parallel)
+        self._quarantine_after = quarantine_after
+        self.report = [ModelRecovery(item.key, item.origin, item.outcome, error=item.error) for item in plan.items]
+
+    async def run(self) -> None:
+        """Bring every model to its first outcome: wave 0 in parallel, then the suspects one at a time."""
+        for note in self._plan.notes:
+            logger.info("%s", note)
+        for charge in self._plan.charges:
+            await self._charge_for_dead_server(charge)
+        for wave in sorted({item.wave for item in self._plan.items}):
+            async with asyncio.TaskGroup() as group:
+                for position, item in enumerate(self._plan.items):
+                    if item.wave == wave:
+                        group.create_task(self._bring_up(position, item))
+        for begun in self._pending.values():  # of models that this boot had no reason to load (a tombstone, say)
+            await self._manager.finish(begun, ChangeOutcome.DONE, _no_answer(begun), begun.row)
+
+    def row(self, name: str) -> Registration | None:
+        """The stored row of a model, as it is now."""
+        return self._manager.rows.get(name)
+
+    async def _bring_up(self, position: int, item: PlanItem) -> None:
+        if item.outcome is not ReplayOutcome.PENDING:
+            self._keep_out(item)
+            return
+        async with self._slots:
+            started = time.monotonic()
+            outcome, error = await self._activate(item)
+            seconds = time.monotonic() - started
+        self.report[position] = ModelRecovery(item.key, item.origin, outcome, round(seconds, 3), error)
+        if outcome is ReplayOutcome.ACTIVE:
+            logger.info("Model %s is active again (%.3f s).", item.key.name, seconds)
+        else:
+            logger.warning("Model %s: %s: %s", item.key.name, outcome.value, error)
+
+    def _keep_out(self, item: PlanItem) -> None:
+        """A model that is known but not tried: quarantined ones answer with their state, tombstones not at all."""
+        if item.outcome is ReplayOutcome.QUARANTINED:
+            self._registry.hold(item.key, f"Model {item.key.name} is quarantined: {item.error}")
+
+    async def _activate(self, item: PlanItem) -> tuple[ReplayOutcome, str]:
+        """One model's first outcome and its error; no exception of a model leaves this function."""
+        try:
+            prepared = await self._prepare(item)
+        except MissingArchive as error:
+            return await self._not_in_service(item, ReplayOutcome.MISSING_ARCHIVE, error)
+        except ChangedArchive as error:
+            return await self._not_in_service(item, ReplayOutcome.CHANGED_ARCHIVE, error)
+        except MmsError as error:
+            if item.startup:
+                logger.warning("Failed to load model: %s: %s", item.url, error.message)
+            return await self._not_in_service(item, ReplayOutcome.FAILED, error)
+        served = self._activator.serve(prepared)
+        self._registry.publish(served)
+        settings = prepared.settings
+        if settings.min_workers <= 0:
+            await self._settle_success(item, prepared)
+            return ReplayOutcome.ACTIVE, ""
+        await self._store.open_attempts([(item.key, prepared.archive.sha256)])
+        try:
+            await served.scale(settings.min_workers, settings.max_workers)
+        except LoadFailed as error:
+            outcome = await self._load_failed(item, prepared, served, error)
+            return outcome, error.detail or error.message
+        finally:
+            await self._store.close_attempts([item.key])
+        await self._settle_success(item, prepared)
+        return ReplayOutcome.ACTIVE, ""
+
+    async def _prepare(self, item: PlanItem) -> Prepared:
+        row = item.registration
+        if row is not None and item.origin is Origin.API:
+            archive = await self._activator.reopen(item.url, row.sha256)
+            said = Said(item.key.name, row.handler, row.runtime, item.overrides, self._seqs(row))
+        else:
+            archive = self._opened.get(item.url) or await self._activator.open(item.url)
+            seqs = self._seqs(row) if row is not None else {}
+            said = Said(item.key.name, overrides=item.overrides, override_seqs=seqs, startup=item.startup)
+        return self._activator.prepare(archive, said)
+
+    def _seqs(self, row: Registration) -> Mapping[str, int]:
+        """Journal numbers of a stored row's overrides: the manager's, or the row's own where an older entry is not known."""
+        known = self._manager.override_seqs[row.key.name]
+        return {option: known.get(option, row.seq) for option in row.overrides}
+
+    async def _not_in_service(
+        self, item: PlanItem, outcome: ReplayOutcome, error: MmsError
+    ) -> tuple[ReplayOutcome, str]:
+        """Kept and shown, answering 503 with the reason; its stored row stays."""
+        self._registry.hold(item.key, f"Model {item.key.name} is not in service: {error.message}")
+        if item.registration is not None:
+            failed = replace(item.registration, state=RegistrationState.FAILED, last_error=error.message)
+            await self._conclude(item.registration, failed, error)
+        return outcome, error.message
+
+    async def _settle_success(self, item: PlanItem, prepared: Prepared) -> None:
+        row = item.registration
+        if row is None:
+            return
+        sha256 = prepared.archive.sha256
+        active = replace(row, state=RegistrationState.ACTIVE, sha256=sha256, charges=0, last_error="")
+        await self._conclude(row, active, None)
+
+    async def _load_failed(
+        self, item: PlanItem, prepared: Prepared, served: ServedModel, error: LoadFailed
+    ) -> ReplayOutcome:
+        """Charge the model (never for trouble of the environment); its workers go on trying with back-off."""
+        text = error.detail or error.message
+        row = item.registration or Registration(
+            key=item.key, origin=Origin.MANIFEST, state=RegistrationState.ACTIVE, sha256=prepared.archive.sha256
+        )
+        failed = replace(row, state=RegistrationState.FAILED, last_error=text)
+        if item.key.name in self._pending and self._pending_operation(item.key) is Operation.REGISTER:
+            self._registry.withdraw(item.key.name)
+            await served.close()
+            await self._conclude(row, failed, error)
+            return ReplayOutcome.FAILED
+        if not error.environment:
+            failed = await self._charge(failed, prepared.archive.sha256, text)
+        if failed.state is RegistrationState.QUARANTINED:
+            await served.close()
+            self._registry.hold(item.key, f"Model {item.key.name} is quarantined: {text}")
+        await self._conclude(row, failed, error)
+        return ReplayOutcome.QUARANTINED if failed.state is RegistrationState.QUARANTINED else ReplayOutcome.FAILED
+
+    async def _charge(self, row: Registration, sha256: str, text: str) -> Registration:
+        """One more failed load of this digest; journaled, since it can end in quarantine."""
+        charges = row.charges + 1 if row.sha256 in ("", sha256) else 1
+        state = RegistrationState.QUARANTINED if charges >= self._quarantine_after else RegistrationState.FAILED
+        charged = replace(row, state=state, sha256=sha256, charges=charges, last_error=text)
+        return await self._manager.record_charge(charged)
+
+    async def _charge_for_dead_server(self, charge: Charge) -> None:
+        """An earlier server died while this model, alone, was loading."""
+        row = self._manager.rows.get(charge.key.name) or Registration(
+            key=charge.key, origin=Origin.MANIFEST, state=RegistrationState.ACTIVE
+        )
+        state = RegistrationState.QUARANTINED if charge.quarantine else row.state
+        await self._manager.record_charge(
+            replace(row, state=state, sha256=charge.sha256, charges=charge.charges, last_error=charge.error)
+        )
+
+    def _pending_operation(self, key: ModelKey) -> Operation:
+        return self._pending[key.name].operation
+
+    async def _conclude(self, before: Registration, after: Registration, error: MmsError | None) -> None:
+        """Record an outcome: as the end of the change that a dead server left pending, else on the row alone."""
+        begun = self._pending.pop(before.key.name, None)
+        if begun is None:
+            if after != before:
+                await self._manager.settle(after)
+            return
+        if error is not None and begun.operation is Operation.REGISTER:
+            await self._manager.compensate(begun, error)
+            return
+        response = (
+            ChangeResult(ChangeStatus.SCALED, before.key.name).as_response()
+            if error is None
+            else ChangeResult.failure(error)
+        )
+        await self._manager.finish(begun, ChangeOutcome.DONE, response, after)
+
+
+def _no_answer(begun: Begun) -> Mapping[str, str]:
+    """The stored answer of a change whose server died: that it holds is all that is known."""
+    status = ChangeStatus.UNREGISTERED if begun.operation is Operation.UNREGISTER else ChangeStatus.UPDATED
+    return ChangeResult(status, begun.row.key.name).as_response()

@@ -1,0 +1,261 @@
+"""The composition root: builds every part, boots, serves, drains, stops; reads as a list, and decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from functools import partial
+
+from mms.activation import Activator
+from mms.api.apps import Listeners
+from mms.archive.model_archive import ArchiveStore, ModelArchive
+from mms.config.machine import available_cores
+from mms.config.resolve import ServerSettings
+from mms.config.sources import ConfigSources
+from mms.errors import NotCommitted, OutcomeUnknown
+from mms.identity import process_identity
+from mms.inference.registry import Registry
+from mms.inference.service import InferenceService
+from mms.model_manager import ModelManager
+from mms.records import BootDecision, BootFacts, BootOptions, IncarnationState, StoreHealth
+from mms.recovery.decision import decide
+from mms.recovery.plan import make_plan
+from mms.replay import Replay
+from mms.startup import name_startup_models, refuse_repeated_names
+from mms.status import ServerStatus
+from mms.store.store import Store, StoreConfig
+from mms.workers.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 5.0
+EXIT_CLEAN = 0
+EXIT_UNCLEAN = 1
+EXIT_FENCED = 75
+
+
+class Server:
+    """One life of the server process, from the open store to the clean mark."""
+
+    def __init__(
+        self, settings: ServerSettings, sources: ConfigSources, options: BootOptions, store: Store, engine: Engine
+    ) -> None:
+        self._settings = settings
+        self._sources = sources
+        self._options = options
+        self._store = store
+        self._engine = engine
+        self._cores = available_cores()
+        self._registry = Registry()
+        self._status = ServerStatus(store, self._registry)
+        self._stop = asyncio.Event()
+        self._stop_reason = ""
+        self._hurry = asyncio.Event()
+        self._archives: ArchiveStore
+        self._activator: Activator
+        self._manager: ModelManager
+        self._inference: InferenceService
+        self._listeners: Listeners
+        self._facts: BootFacts
+        self._decision: BootDecision
+
+    async def run(self) -> int:
+        """Boot, serve until a signal, stop; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        await self._claim()
+        self._build()
+        boot = asyncio.create_task(self._boot())
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((boot, stop), return_when=asyncio.FIRST_COMPLETED)
+        if boot.done():
+            boot.result()  # a boot that failed ends the server, dirty
+            heartbeat = asyncio.create_task(self._heartbeat())
+            await stop
+            heartbeat.cancel()
+            return await self._shut_down()
+        return await self._interrupt(boot)
+
+    def _on_signal(self, number: int) -> None:
+        """The first signal asks for an orderly stop, a second one for a quick and dirty end."""
+        if self._stop.is_set():
+            logger.warning("A second signal: ending now, without the clean-shutdown mark.")
+            self._hurry.set()
+        self._stop_reason = self._stop_reason or f"signal {signal.Signals(number).name}"
+        self._stop.set()
+
+    # --- boot --------------------------------------------------------------------------------------------------------
+
+    async def _claim(self) -> None:
+        """Decide and take the store: from here on a crash of this process is visible to the next boot."""
+        incarnation, self._decision, self._facts = await self._store.claim(
+            partial(decide, options=self._options), process_identity(), self._options.flags
+        )
+        self._status.claimed(incarnation, self._decision, self._facts.last)
+        for warning in self._decision.warnings:
+            logger.warning("%s", warning)
+        logger.info(
+            "Boot decision: %s (epoch %d, generation %d): %s",
+            self._decision.decision.name,
+            incarnation.epoch,
+            incarnation.generation,
+            self._decision.reason,
+        )
+
+    def _build(self) -> None:
+        settings = self._settings
+        tag = f"{self._store.store_uuid[:8]}-{self._store.epoch}"
+        self._archives = ArchiveStore(settings.model_store, settings.data_dir, tag=tag)
+        self._activator = Activator(self._archives, self._engine, self._sources, settings, load_slots=self._cores)
+        self._manager = ModelManager(
+            self._store, self._activator, self._registry, unregister_timeout=settings.unregister_model_timeout
+        )
+        self._inference = InferenceService(self._registry)
+        self._listeners = Listeners(
+            settings, manager=self._manager, status=self._status, inference=self._inference, store=self._store
+        )
+
+    async def _boot(self) -> None:
+        """Ports first: live at once, not ready; then the plan; then ready."""
+        await self._sweep()
+        await self._engine.open()
+        await self._listeners.start()
+        replay = await self._plan()
+        self._status.replaying(replay)
+        await replay.run()
+        self._status.complete()
+        await self._enter(IncarnationState.RUNNING)
+        if not self._decision.safe_mode:
+            self._manager.open()
+        logger.info("Ready after %.3f s.", self._status.recovered_in)
+        logger.info("Model server started.")
+
+    async def _sweep(self) -> None:
+        """Remove what older lives left behind: temporary folders, and kept archives that nothing names any more."""
+        keep = await self._store.referenced_digests()
+        for gone in await asyncio.to_thread(self._archives.sweep, keep):
+            logger.info("Removed leftover %s.", gone)
+
+    async def _plan(self) -> Replay:
+        opened: dict[str, ModelArchive] = {}
+        startup = await name_startup_models(self._archives, self._settings, opened)
+        snapshot = await self._store.snapshot()
+        self._manager.adopt(snapshot)
+        plan = make_plan(
+            self._decision, self._facts, snapshot, startup, quarantine_after=self._settings.quarantine_after
+        )
+        return Replay(
+            plan,
+            await self._store.pending(),
+            opened,
+            manager=self._manager,
+            activator=self._activator,
+            registry=self._registry,
+            store=self._store,
+            parallel=2 * self._cores,
+            quarantine_after=self._settings.quarantine_after,
+        )
+
+    async def _enter(self, state: IncarnationState, reason: str = "") -> bool:
+        """Step this incarnation's row; a store that is away leaves it dirty, which is the safe side."""
+        try:
+            await self._store.advance(state, reason)
+        except (NotCommitted, OutcomeUnknown) as error:
+            logger.warning("The state %s is not recorded: %s", state.value, error.message)
+            return False
+        return True
+
+    # --- while running -----------------------------------------------------------------------------------------------
+
+    async def _heartbeat(self) -> None:
+        """Every few seconds: a sign of life, request counts, outcomes that are still to be recorded."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self._store.heartbeat({served.key: served.requests_seen for served in self._registry})
+            await self._manager.flush()
+            if self._store.health is StoreHealth.FENCED:
+                logger.error("Another server has taken the store: management is closed, this server drains and ends.")
+                self._manager.close("Another server has taken the store; this one is ending.")
+                self._stop_reason = "fenced"
+                self._stop.set()
+
+    # --- stop --------------------------------------------------------------------------------------------------------
+
+    async def _interrupt(self, boot: asyncio.Task[None]) -> int:
+        """An orderly stop while booting: stays dirty, so the next boot repeats the decision; counts as no failed boot."""
+        logger.info("Stopping while booting (%s); the next boot repeats the decision.", self._stop_reason)
+        self._status.stopping()
+        boot.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await boot
+        await self._store.interrupt_boot(self._stop_reason)
+        await self._listeners.close()
+        await self._engine.close()
+        await self._store.close()
+        return EXIT_CLEAN
+
+    async def _shut_down(self) -> int:
+        """Not ready, stop accepting, drain, stop workers, and last of all the clean mark."""
+        logger.info("Stopping (%s).", self._stop_reason)
+        fenced = self._store.health is StoreHealth.FENCED
+        self._status.stopping()
+        settled = await self._drain()
+        await self._engine.close()
+        left = self._manager.api_registrations
+        clean = (
+            settled
+            and not fenced
+            and not self._hurry.is_set()
+            and await self._enter(IncarnationState.CLEAN, self._stop_reason)
+        )
+        if clean and left:
+            logger.warning("%d API registrations will not return without --recover.", len(left))
+        await self._store.close()
+        logger.info("Model server stopped%s.", "" if clean else ", without the clean-shutdown mark")
+        if fenced:
+            return EXIT_FENCED
+        return EXIT_CLEAN if clean else EXIT_UNCLEAN
+
+    async def _drain(self) -> bool:
+        """Finish what was accepted, within `drain_timeout`; True where every management change is settled."""
+        entered = await self._enter(IncarnationState.STOPPING, self._stop_reason)
+        await self._listeners.stop_accepting()
+        hurry = asyncio.create_task(self._hurry.wait())
+        changes = asyncio.create_task(self._manager.drain())
+        requests = asyncio.create_task(self._inference.drain(self._settings.drain_timeout))
+        both = asyncio.gather(changes, requests, return_exceptions=True)
+        await asyncio.wait((hurry, both), timeout=self._settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
+        settled = changes.done() and not changes.cancelled() and changes.exception() is None
+        for task in (hurry, both):
+            task.cancel()
+        await self._listeners.close()
+        return entered and settled
+
+
+async def serve(
+    settings: ServerSettings,
+    sources: ConfigSources,
+    options: BootOptions,
+    engine: Engine,
+    accept_store_loss: int | None,
+) -> int:
+    """Open the store and run one server life on it. Raises BootError."""
+    refuse_repeated_names(settings.load_models)
+    logger.info("Data directory: %s", settings.data_dir)
+    store = await Store.open(
+        StoreConfig(
+            url=settings.store_url,
+            server_id=settings.server_id,
+            data_dir=settings.data_dir,
+            witness_path=settings.witness_path,
+            boot_store_timeout=settings.boot_store_timeout,
+            store_lock_wait=settings.store_lock_wait,
+            store_auto_upgrade=settings.store_auto_upgrade,
+            accept_store_loss=accept_store_loss,
+            clean_start=options.clean_start,
+        )
+    )
+    return await Server(settings, sources, options, store, engine).run()

@@ -1,0 +1,44 @@
+"""Finds out which models the configuration wants at start-up, and their names; opens archives, decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from mms.archive.model_archive import ArchiveStore, ModelArchive
+from mms.config.resolve import ServerSettings
+from mms.errors import MmsError, UsageError
+from mms.records import StartupModel
+from mms.recovery.plan import NamedStartupModel
+
+
+def refuse_repeated_names(models: Sequence[StartupModel]) -> None:
+    """Two start-up models of one configured name stop the boot, as in MMS. Raises UsageError."""
+    counts = Counter(model.name for model in models if model.name)
+    for name, count in counts.items():
+        if count > 1:
+            raise UsageError(f"Invalid configuration: Model {name} is already registered.")
+
+
+async def name_startup_models(
+    archives: ArchiveStore, settings: ServerSettings, opened: dict[str, ModelArchive]
+) -> list[NamedStartupModel]:
+    """The configured models with their names: the configured one, else the manifest's, else the file's.
+
+    Archives are opened for that, side by side, and left in `opened` by URL; one that cannot be opened is named with its error.
+    """
+    models = list(settings.load_models)
+    if settings.load_all:
+        models = [StartupModel(url) for url in await asyncio.to_thread(archives.startup_urls)]
+    return list(await asyncio.gather(*(_named(archives, model, opened) for model in models)))
+
+
+async def _named(archives: ArchiveStore, model: StartupModel, opened: dict[str, ModelArchive]) -> NamedStartupModel:
+    try:
+        archive = await asyncio.to_thread(archives.open, model.url)
+    except MmsError as error:
+        return NamedStartupModel(model.name or model.url, model, error=error.message)
+    opened[model.url] = archive
+    name = model.name or archive.manifest.model_name or archive.default_name
+    return NamedStartupModel(name, model, archive.manifest.model_version or "", sha256=archive.sha256)
