@@ -149,14 +149,14 @@ def resolve_model(
     model_name: str,
     *,
     overrides: Overrides,
-    override_seqs: Mapping[str, int] | None = None,
+    override_seq: Mapping[str, int] | None = None,
     manifest_settings: Mapping[str, Any],
     startup: bool,
     cores: int | None = None,
 ) -> ModelSettings:
     """One model's settings, each with its provenance.
 
-    `overrides` are values that `parse_api` gave, `override_seqs` the journal numbers that set them. `startup` is True for
+    `overrides` are values that `parse_api` gave, `override_seq` the journal numbers that set them. `startup` is True for
     a configured start-up model: without any other word it gets one worker for each of the `cores` (default: this
     machine's). Raises InvalidModel naming the manifest's key, or the place in the configuration, of a bad value.
     """
@@ -168,7 +168,7 @@ def resolve_model(
             workers = available_cores() if cores is None else cores
             built_in = Candidate(workers, Source.DEFAULT, Scope.BUILT_IN, f"{BUILT_IN}: cores")
         candidates[option.name] = [
-            *_override(option, overrides, override_seqs or {}),
+            *_override(option, overrides, override_seq or {}),
             *_configured(option, sources, model_name, manifest_settings),
             *([(Layer.BUILT_IN, built_in)] if built_in.value is not None else []),
         ]

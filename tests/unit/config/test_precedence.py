@@ -118,7 +118,7 @@ def test_storing_an_override_and_reading_it_back_changes_nothing(data, option):
     stored = json.loads(json.dumps({option: value}))
 
     first, replayed = (
-        resolve_model(ConfigSources(), "m", overrides=o, override_seqs={option: 7}, manifest_settings={}, startup=False)
+        resolve_model(ConfigSources(), "m", overrides=o, override_seq={option: 7}, manifest_settings={}, startup=False)
         for o in ({option: value}, stored)
     )
 
