@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,6 @@ from mms.activation import Activator, Prepared, Said
 from mms.archive.model_archive import ModelArchive
 from mms.errors import ChangedArchive, LoadFailed, MissingArchive, MmsError
 from mms.inference.registry import Registry, ServedModel
-from mms.model_manager import ModelManager
 from mms.records import (
     Begun,
     ChangeOutcome,
@@ -25,6 +25,7 @@ from mms.records import (
 )
 from mms.recovery.plan import Charge, Plan, PlanItem
 from mms.store.store import Store
+from mms.wanted import WantedState
 from mms.wishes import ChangeResult, ChangeStatus, ModelRecovery
 
 logger = logging.getLogger(__name__)
@@ -39,21 +40,24 @@ class Replay:
         pending: Sequence[Begun],
         opened: Mapping[str, ModelArchive],
         *,
-        manager: ModelManager,
+        state: WantedState,
         activator: Activator,
         registry: Registry,
         store: Store,
         parallel: int,
         quarantine_after: int,
+        replay_wait: float,
     ) -> None:
         self._plan = plan
         self._opened = opened
         self._pending = {begun.row.key.name: begun for begun in pending}
-        self._manager = manager
+        self._state = state
         self._activator = activator
         self._registry = registry
         self._store = store
-        self._slots = asyncio.Semaphore(parallel)
+        self._parallel = parallel
+        self._replay_wait = replay_wait
+        self._waiting: deque[int] = deque()  # positions in the plan, the next one first
         self._quarantine_after = quarantine_after
         self.report = [ModelRecovery(item.key, item.origin, item.outcome, error=item.error) for item in plan.items]
 
@@ -63,36 +67,49 @@ class Replay:
             logger.info("%s", note)
         for charge in self._plan.charges:
             await self._charge_for_dead_server(charge)
+        for item in self._plan.items:
+            if item.outcome is ReplayOutcome.PENDING:
+                self._registry.expect(item.key, wait=self._replay_wait, on_wanted=self._prefer)
+            elif item.outcome is ReplayOutcome.QUARANTINED:
+                self._registry.hold(item.key, f"Model {item.key.name} is quarantined: {item.error}")
         for wave in sorted({item.wave for item in self._plan.items}):
+            self._waiting.extend(
+                position
+                for position, item in enumerate(self._plan.items)
+                if item.wave == wave and item.outcome is ReplayOutcome.PENDING
+            )
             async with asyncio.TaskGroup() as group:
-                for position, item in enumerate(self._plan.items):
-                    if item.wave == wave:
-                        group.create_task(self._bring_up(position, item))
+                for _ in range(min(self._parallel, len(self._waiting))):
+                    group.create_task(self._work_off())
         for begun in self._pending.values():  # of models that this boot had no reason to load (a tombstone, say)
-            await self._manager.finish(begun, ChangeOutcome.DONE, _no_answer(begun), begun.row)
+            await self._state.finish(begun, ChangeOutcome.DONE, _no_answer(begun), begun.row)
 
     def row(self, name: str) -> Registration | None:
         """The stored row of a model, as it is now."""
-        return self._manager.rows.get(name)
+        return self._state.rows.get(name)
+
+    def _prefer(self, key: ModelKey) -> None:
+        """Somebody waits for this model: it is next."""
+        for position in self._waiting:
+            if self._plan.items[position].key == key:
+                self._waiting.remove(position)
+                self._waiting.appendleft(position)
+                return
+
+    async def _work_off(self) -> None:
+        while self._waiting:
+            position = self._waiting.popleft()
+            await self._bring_up(position, self._plan.items[position])
 
     async def _bring_up(self, position: int, item: PlanItem) -> None:
-        if item.outcome is not ReplayOutcome.PENDING:
-            self._keep_out(item)
-            return
-        async with self._slots:
-            started = time.monotonic()
-            outcome, error = await self._activate(item)
-            seconds = time.monotonic() - started
-        self.report[position] = ModelRecovery(item.key, item.origin, outcome, round(seconds, 3), error)
+        started = time.monotonic()
+        outcome, error = await self._activate(item)
+        seconds = round(time.monotonic() - started, 3)
+        self.report[position] = ModelRecovery(item.key, item.origin, outcome, seconds, error)
         if outcome is ReplayOutcome.ACTIVE:
-            logger.info("Model %s is active again (%.3f s).", item.key.name, seconds)
+            logger.info("Model %s is active (%.3f s).", item.key.name, seconds)
         else:
             logger.warning("Model %s: %s: %s", item.key.name, outcome.value, error)
-
-    def _keep_out(self, item: PlanItem) -> None:
-        """A model that is known but not tried: quarantined ones answer with their state, tombstones not at all."""
-        if item.outcome is ReplayOutcome.QUARANTINED:
-            self._registry.hold(item.key, f"Model {item.key.name} is quarantined: {item.error}")
 
     async def _activate(self, item: PlanItem) -> tuple[ReplayOutcome, str]:
         """One model's first outcome and its error; no exception of a model leaves this function."""
@@ -136,15 +153,17 @@ class Replay:
 
     def _seqs(self, row: Registration) -> Mapping[str, int]:
         """Journal numbers of a stored row's overrides: the manager's, or the row's own where an older entry is not known."""
-        known = self._manager.override_seqs[row.key.name]
+        known = self._state.override_seqs[row.key.name]
         return {option: known.get(option, row.seq) for option in row.overrides}
 
     async def _not_in_service(
         self, item: PlanItem, outcome: ReplayOutcome, error: MmsError
     ) -> tuple[ReplayOutcome, str]:
         """Kept and shown, answering 503 with the reason; its stored row stays."""
-        self._registry.hold(item.key, f"Model {item.key.name} is not in service: {error.message}")
-        if item.registration is not None:
+        if item.registration is None:
+            self._registry.withdraw(item.key.name)  # as in MMS, a start-up model that cannot be opened is not known
+        else:
+            self._registry.hold(item.key, f"Model {item.key.name} is not in service: {error.message}")
             failed = replace(item.registration, state=RegistrationState.FAILED, last_error=error.message)
             await self._conclude(item.registration, failed, error)
         return outcome, error.message
@@ -184,15 +203,15 @@ class Replay:
         charges = row.charges + 1 if row.sha256 in ("", sha256) else 1
         state = RegistrationState.QUARANTINED if charges >= self._quarantine_after else RegistrationState.FAILED
         charged = replace(row, state=state, sha256=sha256, charges=charges, last_error=text)
-        return await self._manager.record_charge(charged)
+        return await self._state.record_charge(charged)
 
     async def _charge_for_dead_server(self, charge: Charge) -> None:
         """An earlier server died while this model, alone, was loading."""
-        row = self._manager.rows.get(charge.key.name) or Registration(
+        row = self._state.rows.get(charge.key.name) or Registration(
             key=charge.key, origin=Origin.MANIFEST, state=RegistrationState.ACTIVE
         )
         state = RegistrationState.QUARANTINED if charge.quarantine else row.state
-        await self._manager.record_charge(
+        await self._state.record_charge(
             replace(row, state=state, sha256=charge.sha256, charges=charge.charges, last_error=charge.error)
         )
 
@@ -204,17 +223,17 @@ class Replay:
         begun = self._pending.pop(before.key.name, None)
         if begun is None:
             if after != before:
-                await self._manager.settle(after)
+                await self._state.settle(after)
             return
         if error is not None and begun.operation is Operation.REGISTER:
-            await self._manager.compensate(begun, error)
+            await self._state.compensate(begun, error)
             return
         response = (
             ChangeResult(ChangeStatus.SCALED, before.key.name).as_response()
             if error is None
             else ChangeResult.failure(error)
         )
-        await self._manager.finish(begun, ChangeOutcome.DONE, response, after)
+        await self._state.finish(begun, ChangeOutcome.DONE, response, after)
 
 
 def _no_answer(begun: Begun) -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from mms.config.machine import available_cores
 from mms.config.resolve import ServerSettings
 from mms.config.sources import ConfigSources
 from mms.errors import NotCommitted, OutcomeUnknown
+from mms.gate import Gate
 from mms.identity import process_identity
 from mms.inference.registry import Registry
 from mms.inference.service import InferenceService
@@ -26,6 +27,7 @@ from mms.replay import Replay
 from mms.startup import name_startup_models, refuse_repeated_names
 from mms.status import ServerStatus
 from mms.store.store import Store, StoreConfig
+from mms.wanted import WantedState
 from mms.workers.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class Server:
         self._engine = engine
         self._cores = available_cores()
         self._registry = Registry()
+        self._state = WantedState(store)
+        self._gate = Gate()
         self._status = ServerStatus(store, self._registry)
         self._stop = asyncio.Event()
         self._stop_reason = ""
@@ -111,7 +115,11 @@ class Server:
         self._archives = ArchiveStore(settings.model_store, settings.data_dir, tag=tag)
         self._activator = Activator(self._archives, self._engine, self._sources, settings, load_slots=self._cores)
         self._manager = ModelManager(
-            self._store, self._activator, self._registry, unregister_timeout=settings.unregister_model_timeout
+            self._state,
+            self._gate,
+            self._activator,
+            self._registry,
+            unregister_timeout=settings.unregister_model_timeout,
         )
         self._inference = InferenceService(self._registry)
         self._listeners = Listeners(
@@ -129,7 +137,7 @@ class Server:
         self._status.complete()
         await self._enter(IncarnationState.RUNNING)
         if not self._decision.safe_mode:
-            self._manager.open()
+            self._gate.open()
         logger.info("Ready after %.3f s.", self._status.recovered_in)
         logger.info("Model server started.")
 
@@ -143,7 +151,7 @@ class Server:
         opened: dict[str, ModelArchive] = {}
         startup = await name_startup_models(self._archives, self._settings, opened)
         snapshot = await self._store.snapshot()
-        self._manager.adopt(snapshot)
+        self._state.adopt(snapshot)
         plan = make_plan(
             self._decision, self._facts, snapshot, startup, quarantine_after=self._settings.quarantine_after
         )
@@ -151,12 +159,13 @@ class Server:
             plan,
             await self._store.pending(),
             opened,
-            manager=self._manager,
+            state=self._state,
             activator=self._activator,
             registry=self._registry,
             store=self._store,
             parallel=2 * self._cores,
             quarantine_after=self._settings.quarantine_after,
+            replay_wait=self._settings.replay_wait,
         )
 
     async def _enter(self, state: IncarnationState, reason: str = "") -> bool:
@@ -175,10 +184,10 @@ class Server:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             await self._store.heartbeat({served.key: served.requests_seen for served in self._registry})
-            await self._manager.flush()
+            await self._state.flush()
             if self._store.health is StoreHealth.FENCED:
                 logger.error("Another server has taken the store: management is closed, this server drains and ends.")
-                self._manager.close("Another server has taken the store; this one is ending.")
+                self._gate.close("Another server has taken the store; this one is ending.")
                 self._stop_reason = "fenced"
                 self._stop.set()
 
@@ -204,7 +213,7 @@ class Server:
         self._status.stopping()
         settled = await self._drain()
         await self._engine.close()
-        left = self._manager.api_registrations
+        left = self._state.api_registrations
         clean = (
             settled
             and not fenced
@@ -224,7 +233,7 @@ class Server:
         entered = await self._enter(IncarnationState.STOPPING, self._stop_reason)
         await self._listeners.stop_accepting()
         hurry = asyncio.create_task(self._hurry.wait())
-        changes = asyncio.create_task(self._manager.drain())
+        changes = asyncio.create_task(self._settle_changes())
         requests = asyncio.create_task(self._inference.drain(self._settings.drain_timeout))
         both = asyncio.gather(changes, requests, return_exceptions=True)
         await asyncio.wait((hurry, both), timeout=self._settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -234,14 +243,14 @@ class Server:
         await self._listeners.close()
         return entered and settled
 
+    async def _settle_changes(self) -> None:
+        """Every accepted management change has its outcome, and the store has recorded it."""
+        await self._gate.drain()
+        await self._manager.close()
+        await self._state.flush()
 
-async def serve(
-    settings: ServerSettings,
-    sources: ConfigSources,
-    options: BootOptions,
-    engine: Engine,
-    accept_store_loss: int | None,
-) -> int:
+
+async def serve(settings: ServerSettings, sources: ConfigSources, options: BootOptions, engine: Engine) -> int:
     """Open the store and run one server life on it. Raises BootError."""
     refuse_repeated_names(settings.load_models)
     logger.info("Data directory: %s", settings.data_dir)
@@ -254,7 +263,7 @@ async def serve(
             boot_store_timeout=settings.boot_store_timeout,
             store_lock_wait=settings.store_lock_wait,
             store_auto_upgrade=settings.store_auto_upgrade,
-            accept_store_loss=accept_store_loss,
+            accept_store_loss=settings.accept_store_loss,
             clean_start=options.clean_start,
         )
     )

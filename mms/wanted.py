@@ -1,0 +1,124 @@
+"""The wanted state: the snapshot's rows in memory, in step with the store; every change of them is durable before it is seen."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mms.errors import MmsError, NotCommitted, OutcomeUnknown
+from mms.records import (
+    Begun,
+    Caller,
+    Change,
+    ChangeOutcome,
+    ModelKey,
+    Operation,
+    Origin,
+    Registration,
+    RegistrationState,
+    Replayed,
+)
+from mms.store.store import Store
+from mms.unsettled import Unsettled
+from mms.wishes import ChangeResult
+
+logger = logging.getLogger(__name__)
+
+
+class WantedState:
+    """What the operator told, by model name; reads come from here, never from the database.
+
+    A change is two transactions: `begin` makes it durable, then it is applied, then `done`, `compensate` or `finish`
+    records its outcome. `override_seqs` are the journal numbers that set each override, where this life knows them.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.rows: dict[str, Registration] = {}
+        self.override_seqs: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._store = store
+        self._unsettled = Unsettled(store)
+
+    def adopt(self, snapshot: Sequence[Registration]) -> None:
+        """Take over the rows that the boot read, before anything is replayed."""
+        self.rows = {row.key.name: row for row in snapshot}
+
+    async def answered(self, caller: Caller) -> ChangeResult | None:
+        """The stored answer to an earlier request with the caller's Idempotency-Key, or None; raises it where it was an error."""
+        if caller.idempotency_key is None:
+            return None
+        stored = await self._store.answered(caller)
+        return None if stored is None else ChangeResult.from_response(stored.response)
+
+    async def begin(self, operation: Operation, row: Registration, caller: Caller) -> Begun | ChangeResult:
+        """First transaction; from here on the change is durable. A repeated request gets its stored answer (or raises it)."""
+        begun = await self._store.begin(Change(operation, row, caller))
+        if isinstance(begun, Replayed):
+            return ChangeResult.from_response(begun.response)
+        self.rows[row.key.name] = begun.row
+        return begun
+
+    async def done(self, begun: Begun, result: ChangeResult, state: RegistrationState | None = None) -> ChangeResult:
+        """Record that a change was applied, with its answer; `state` where that makes the row active or leaves it pending."""
+        row = begun.row if state is None else replace(begun.row, state=state, last_error="", charges=0)
+        await self.finish(begun, ChangeOutcome.DONE, result.as_response(), row)
+        return result
+
+    async def compensate(self, begun: Begun, error: MmsError) -> None:
+        """The change failed: put its row back durably before anyone is told."""
+        name = begun.row.key.name
+        if begun.before is None:
+            self.rows.pop(name, None)
+        else:
+            self.rows[name] = begun.before
+        try:
+            await self._store.finish(begun, ChangeOutcome.FAILED, ChangeResult.failure(error))
+        except NotCommitted as lost:
+            self._unsettled.add(begun, ChangeOutcome.FAILED, ChangeResult.failure(error), None)
+            raise OutcomeUnknown(f"{error.message} The store could not record that: {lost.message}") from error
+
+    async def finish(
+        self, begun: Begun, outcome: ChangeOutcome, response: Mapping[str, Any], row: Registration
+    ) -> None:
+        """Second transaction. The wish is durable already, so a store that is away now only delays the record of its outcome."""
+        self.rows[row.key.name] = row
+        try:
+            await self._store.finish(begun, outcome, response, row)
+        except (NotCommitted, OutcomeUnknown) as lost:
+            logger.warning("Change %d is durable, its outcome is not yet recorded: %s", begun.seq, lost.message)
+            self._unsettled.add(begun, outcome, response, row)
+
+    async def settle(self, row: Registration) -> None:
+        """Record what was found out about a row; the wish itself is unchanged, so a store that is away only delays it."""
+        self.rows[row.key.name] = row
+        try:
+            await self._store.settle(row)
+        except NotCommitted as lost:
+            logger.warning("The state of %s is not yet recorded: %s", row.key.name, lost.message)
+
+    async def record_charge(self, row: Registration) -> Registration:
+        """Journal a failed load charged to its registration; returns the row as written (as given, where the store is away)."""
+        try:
+            begun = await self._store.begin(Change(Operation.CHARGE, row, Caller()))
+        except (NotCommitted, OutcomeUnknown) as lost:
+            logger.warning("A charge against %s is not recorded: %s", row.key.name, lost.message)
+            return row
+        if isinstance(begun, Replayed):  # a charge carries no key, so nothing can have answered it before
+            raise TypeError("a charge cannot be a repeated request")
+        await self.finish(begun, ChangeOutcome.DONE, {"charges": row.charges}, begun.row)
+        return begun.row
+
+    async def flush(self) -> None:
+        """Record outcomes that the store could not take at their time."""
+        await self._unsettled.flush()
+
+    def note_overrides(self, name: str, overrides: Mapping[str, Any], seq: int) -> None:
+        """These overrides were set by that journal entry."""
+        self.override_seqs[name].update(dict.fromkeys(overrides, seq))
+
+    @property
+    def api_registrations(self) -> list[ModelKey]:
+        """What the API registered and a manifest boot would not bring back."""
+        return [row.key for row in self.rows.values() if row.origin is Origin.API and row.wanted]
