@@ -121,6 +121,5 @@ class Option:
     @property
     def shown_default(self) -> str:
         """The built-in value in words."""
-        if self.default_text or self.default is None or self.default == "":
-            return self.default_text or "none"
-        return self.kind.show(self.default)
+        shown = "" if self.default is None else self.kind.show(self.default)
+        return self.default_text or shown or "none"

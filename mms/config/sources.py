@@ -44,7 +44,8 @@ class Word:
 class ConfigSources:
     """Every layer as it was read; the store's overrides and an archive's manifest are handed to `resolve_model` beside it.
 
-    `environ` is the whole environment, `environment` what of it counts (`MMS_...`; empty without `enable_envvars_config`).
+    `environ` is the whole environment; `environment` is what of it counts: the `MMS_...` variables where
+    `environment_enabled` (by `enable_envvars_config`), else nothing.
     `flags` are the command line's values by option name. `repeated` are entries of the file that a later line replaced.
     `model_files` are the `<model_name>.properties` of the model store, by model name.
     """
@@ -54,6 +55,7 @@ class ConfigSources:
     repeated: tuple[Entry, ...] = ()
     flags: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    environment_enabled: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     model_store: Path | None = None
     model_files: Mapping[str, Entries] = field(default_factory=dict)
@@ -123,13 +125,15 @@ def read_sources(
     config_file = choose_config_file(config, environ)
     entries = read_properties(config_file, environ) if config_file else []
     file = _last_of_each(entries)
+    enabled = _environment_enabled(file)
     sources = ConfigSources(
         config_file=config_file,
         file=file,
         repeated=tuple(entry for entry in entries if file[entry.key] is not entry),
         flags={name: text for name, value in (flags or {}).items() if (text := _flag_text(value)) is not None},
         environ=environ,
-        environment=_environment(file, environ),
+        environment_enabled=enabled,
+        environment={name: text for name, text in environ.items() if name.startswith(SERVER_PREFIX)} if enabled else {},
     )
     return _with_model_files(sources)
 
@@ -149,17 +153,16 @@ def choose_config_file(flag: str | None, environ: Mapping[str, str]) -> Path | N
     raise UsageError(f"{by} file not found: {named}")
 
 
-def _environment(file: Entries, environ: Mapping[str, str]) -> Mapping[str, str]:
+def _environment_enabled(file: Entries) -> bool:
     switch = file.get("enable_envvars_config")
     if switch is None or not switch.value:
-        return {}
+        return False
     try:
-        enabled = Truth().parse(switch.value)
+        return Truth().parse(switch.value)
     except Unfit:
         raise UsageError(
             f"Invalid configuration: {switch.key} must be true or false, not {shown(switch.value)} ({switch.where})."
         ) from None
-    return {name: value for name, value in environ.items() if name.startswith(SERVER_PREFIX)} if enabled else {}
 
 
 def _with_model_files(sources: ConfigSources) -> ConfigSources:
