@@ -23,10 +23,10 @@ def run_server(config: str | None, flags: Mapping[str, Any]) -> int:
         raise UsageError("\n".join(str(finding) for finding in fatal))
     # The fork server holds what every worker needs and nothing of the server: it starts before the server's own imports,
     # and while they run it imports numpy and onnxruntime on another core.
-    from mms.workers.forkserver import launch_fork_server
+    from mms.workers.launcher import launch_fork_server
 
-    if settings.worker_start_method == "forkserver":
-        launch_fork_server(settings.blacklist_env_vars)
+    forks = settings.worker_start_method == "forkserver"
+    fork_server = launch_fork_server(settings.blacklist_env_vars) if forks else None
 
     import uvloop
 
@@ -39,5 +39,15 @@ def run_server(config: str | None, flags: Mapping[str, Any]) -> int:
     for finding in findings:
         log.warning("%s", finding)
     options = BootOptions(settings.recover, settings.clean_start, settings.recovery_mode)
+
+    def make_engine(store_uuid: str, epoch: int) -> LocalEngine:
+        return LocalEngine(
+            fork_server=fork_server,
+            start_method="forkserver" if forks else "spawn",
+            blacklist=settings.blacklist_env_vars,
+            store_uuid=store_uuid,
+            epoch=epoch,
+        )
+
     gc.freeze()  # the modules live as long as the process: the collector need not walk them again
-    return uvloop.run(serve(settings, sources, options, LocalEngine(start_method=settings.worker_start_method)))
+    return uvloop.run(serve(settings, sources, options, make_engine))

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Callable
 from functools import partial
 
 from mms.activation import Activator
 from mms.api.apps import Listeners
 from mms.archive.model_archive import ArchiveStore, ModelArchive
+from mms.catalogue import ServedModels
 from mms.config.machine import available_cores
 from mms.config.resolve import ServerSettings
 from mms.config.sources import ConfigSources
@@ -37,18 +39,26 @@ EXIT_CLEAN = 0
 EXIT_UNCLEAN = 1
 EXIT_FENCED = 75
 
+EngineMaker = Callable[[str, int], Engine]
+"""Makes the engine from the store's uuid and this life's epoch, which tag its processes."""
+
 
 class Server:
     """One life of the server process, from the open store to the clean mark."""
 
     def __init__(
-        self, settings: ServerSettings, sources: ConfigSources, options: BootOptions, store: Store, engine: Engine
+        self,
+        settings: ServerSettings,
+        sources: ConfigSources,
+        options: BootOptions,
+        store: Store,
+        make_engine: EngineMaker,
     ) -> None:
         self._settings = settings
         self._sources = sources
         self._options = options
         self._store = store
-        self._engine = engine
+        self._make_engine = make_engine
         self._cores = available_cores()
         self._registry = Registry()
         self._state = WantedState(store)
@@ -57,6 +67,7 @@ class Server:
         self._stop = asyncio.Event()
         self._stop_reason = ""
         self._hurry = asyncio.Event()
+        self._engine: Engine
         self._archives: ArchiveStore
         self._activator: Activator
         self._manager: ModelManager
@@ -111,6 +122,7 @@ class Server:
 
     def _build(self) -> None:
         settings = self._settings
+        self._engine = self._make_engine(self._store.store_uuid, self._store.epoch)
         tag = f"{self._store.store_uuid[:8]}-{self._store.epoch}"
         self._archives = ArchiveStore(settings.model_store, settings.data_dir, tag=tag)
         self._activator = Activator(self._archives, self._engine, self._sources, settings, load_slots=self._cores)
@@ -123,7 +135,12 @@ class Server:
         )
         self._inference = InferenceService(self._registry)
         self._listeners = Listeners(
-            settings, manager=self._manager, status=self._status, inference=self._inference, store=self._store
+            settings,
+            manager=self._manager,
+            status=self._status,
+            inference=self._inference,
+            models=ServedModels(self._registry),
+            store=self._store,
         )
 
     async def _boot(self) -> None:
@@ -250,7 +267,9 @@ class Server:
         await self._state.flush()
 
 
-async def serve(settings: ServerSettings, sources: ConfigSources, options: BootOptions, engine: Engine) -> int:
+async def serve(
+    settings: ServerSettings, sources: ConfigSources, options: BootOptions, make_engine: EngineMaker
+) -> int:
     """Open the store and run one server life on it. Raises BootError."""
     refuse_repeated_names(settings.load_models)
     logger.info("Data directory: %s", settings.data_dir)
@@ -267,4 +286,4 @@ async def serve(settings: ServerSettings, sources: ConfigSources, options: BootO
             clean_start=options.clean_start,
         )
     )
-    return await Server(settings, sources, options, store, engine).run()
+    return await Server(settings, sources, options, store, make_engine).run()
