@@ -1,3 +1,281 @@
 """Which models are served now: name to served model; read on the hot path, written by the model manager only."""
 
 from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from mms.archive.model_archive import ModelArchive
+from mms.config.resolve import ModelSettings
+from mms.errors import LoadFailed, MmsError, ModelNotFound, NoWorkerAvailable
+from mms.inference.batching import BatchingMode
+from mms.inference.dispatcher import Dispatcher
+from mms.inference.stats import ModelStats
+from mms.records import ModelKey
+from mms.request import InferenceRequest
+from mms.workers.engine import Worker
+from mms.workers.pool import WorkerPool
+
+
+class ServedModel:
+    """A model in service: its archive, its settings in force, its workers and its queue.
+
+    New ones have no workers: `scale` or `scale_soon` bring them up. Requests are accepted as soon as workers are wanted,
+    also while the first of them still loads.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: ModelKey,
+        archive: ModelArchive,
+        runtime: str,
+        settings: ModelSettings,
+        pool: WorkerPool,
+        startup: bool = False,
+        batching: str = "adaptive",
+    ) -> None:
+        """`batching` is the server's setting: adaptive | strict. Made on the event loop that serves."""
+        self.key = key
+        self.archive = archive
+        self.runtime = runtime
+        self.settings = settings
+        self.startup = startup
+        self.pool = pool
+        self._dispatcher = Dispatcher(key.name, settings, mode=BatchingMode(batching))
+        self.submit: Callable[[InferenceRequest], None] = self._dispatcher.submit
+        pool.attach(self._dispatcher)
+
+    # --- what it is doing --------------------------------------------------------------------------------------------
+
+    @property
+    def handler(self) -> str | None:
+        """The handler that its workers load; None for the built-in ONNX handler."""
+        return self.pool.spec.handler
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The workers in their true states, those on their way out included."""
+        return self.pool.workers
+
+    @property
+    def last_error(self) -> str:
+        """Why a worker last died or could not load; empty if none ever did."""
+        return self.pool.last_error
+
+    @property
+    def queue_depth(self) -> int:
+        """Requests that no worker has begun."""
+        return self._dispatcher.depth
+
+    @property
+    def in_flight(self) -> int:
+        """Accepted requests without a result."""
+        return self._dispatcher.in_flight
+
+    @property
+    def stats(self) -> ModelStats:
+        """Its counters."""
+        return self._dispatcher.stats
+
+    @property
+    def requests_seen(self) -> int:
+        """Requests accepted since it came into service."""
+        return self._dispatcher.stats.accepted
+
+    # --- what it shall do --------------------------------------------------------------------------------------------
+
+    def configure(self, settings: ModelSettings) -> None:
+        """Take live settings: no worker restarts, no request is lost. Worker counts change through `scale` only."""
+        self.settings = settings
+        self._dispatcher.configure(settings)
+        self.pool.configure(
+            batch_size=settings.batch_size,
+            response_timeout=settings.response_timeout,
+            startup_timeout=settings.startup_timeout,
+            max_response_size=settings.max_response_size,
+        )
+
+    def scale_soon(self, min_workers: int, max_workers: int) -> None:
+        """Begin to bring the workers to the target and return at once; `first_outcome` tells how it went."""
+        self.pool.resize(min_workers, max_workers)
+
+    async def scale(self, min_workers: int, max_workers: int, *, wait: bool = True) -> None:
+        """Bring the workers to the target. Raises LoadFailed with the first worker's error; the others go on being tried."""
+        if wait:
+            await self.pool.scale(min_workers, max_workers)
+        else:
+            self.pool.resize(min_workers, max_workers)
+
+    async def first_outcome(self) -> LoadFailed | None:
+        """Wait until the target is reached (None) or a worker could not load (its error)."""
+        return await self.pool.outcome()
+
+    async def idle(self) -> None:
+        """Return when every accepted request has its result."""
+        await self._dispatcher.idle()
+
+    async def drain(self, seconds: float) -> bool:
+        """Accept nothing more, answer what was accepted, stop the workers; False where `seconds` were not enough."""
+        return await self.pool.drain(seconds)
+
+    async def close(self) -> None:
+        """Stop every worker now and end what still waits; returns when nothing of it is left."""
+        await self.pool.close()
+        self._dispatcher.close()
+
+
+class _NotServed:
+    """Stands in the registry for a model that is known but not in service."""
+
+    def __init__(self, key: ModelKey, reason: str) -> None:
+        self.key = key
+        self.reason = reason
+
+    def submit(self, request: InferenceRequest) -> None:
+        """Refuse, with the reason."""
+        raise NoWorkerAvailable(self.reason)
+
+
+class _Expected:
+    """Stands in the registry for a model whose replay has not come to it yet; keeps its requests until that is decided."""
+
+    CAPACITY = 1000  # its own queue size is not known yet
+
+    def __init__(self, key: ModelKey, wait: float, on_wanted: Callable[[ModelKey], None]) -> None:
+        self.key = key
+        self._wait = wait
+        self._on_wanted = on_wanted
+        self._requests: list[InferenceRequest] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def submit(self, request: InferenceRequest) -> None:
+        """Keep the request for at most the wait; the first one asks for the model to be brought back earlier."""
+        if self._wait <= 0 or len(self._requests) >= self.CAPACITY:
+            raise NoWorkerAvailable(f"Model {self.key.name} is still being brought back after a restart.")
+        request.deadline = request.arrived + self._wait
+        self._requests.append(request)
+        if len(self._requests) == 1:
+            self._watch()
+            self._on_wanted(self.key)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that it keeps."""
+        return len(self._requests)
+
+    def _watch(self) -> None:
+        delay = max(self._requests[0].deadline - time.monotonic(), 0.001)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        late = [request for request in self._requests if request.deadline <= now]
+        del self._requests[: len(late)]
+        if self._requests:
+            self._watch()
+        for request in late:
+            if not request.cancelled:
+                request.done(NoWorkerAvailable(f"Model {self.key.name} is still being brought back after a restart."))
+
+    def hand_over(self, submit: Callable[[InferenceRequest], None]) -> None:
+        """Give what is kept to whoever stands in the registry now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        requests, self._requests = self._requests, []
+        for request in requests:
+            if request.cancelled:
+                continue
+            try:
+                submit(request)
+            except MmsError as error:
+                request.done(error)
+
+
+class Registry:
+    """Model names and what stands behind each: a served model, or a placeholder that says why there is none."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, ServedModel | _NotServed | _Expected] = {}
+
+    def submit(self, request: InferenceRequest) -> None:
+        """Hand the request to its model. Raises ModelNotFound, NoWorkerAvailable; it is then not accepted."""
+        entry = self._entries.get(request.model)
+        if entry is None:
+            raise ModelNotFound(f"Model not found: {request.model}")
+        entry.submit(request)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> ServedModel | None:
+        """The served model of that name; None where there is none, a placeholder included."""
+        entry = self._entries.get(name)
+        return entry if isinstance(entry, ServedModel) else None
+
+    def known(self, name: str) -> bool:
+        """Whether anything of that name is here, placeholders included: False means that a prediction answers 404."""
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        """The names of the served models, sorted."""
+        return sorted(served.key.name for served in self)
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """The served models; a copy, so that it may change meanwhile."""
+        return iter([entry for entry in self._entries.values() if isinstance(entry, ServedModel)])
+
+    def __len__(self) -> int:
+        return sum(isinstance(entry, ServedModel) for entry in self._entries.values())
+
+    def sole_startup_model(self) -> str | None:
+        """The start-up model where there is just one, for a request that names none."""
+        names = [served.key.name for served in self if served.startup]
+        return names[0] if len(names) == 1 else None
+
+    def max_request_size(self, name: str) -> int | None:
+        """Most bytes of a body for that model, None where it is not served."""
+        entry = self._entries.get(name)
+        return entry.settings.max_request_size if isinstance(entry, ServedModel) else None
+
+    @property
+    def in_flight(self) -> int:
+        """Accepted requests without a result, over all models."""
+        return sum(
+            entry.in_flight if isinstance(entry, ServedModel) else entry.waiting if isinstance(entry, _Expected) else 0
+            for entry in self._entries.values()
+        )
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def publish(self, served: ServedModel) -> None:
+        """From now on predictions go to this model; what waited for it is handed on."""
+        self._put(served)
+
+    def withdraw(self, name: str) -> ServedModel | None:
+        """From now on the name is unknown; returns the model that was served under it."""
+        entry = self._entries.pop(name, None)
+        if isinstance(entry, _Expected):
+            entry.hand_over(self.submit)
+        return entry if isinstance(entry, ServedModel) else None
+
+    def hold(self, key: ModelKey, reason: str) -> None:
+        """The model is known but not in service: predictions answer 503 with the reason."""
+        self._put(_NotServed(key, reason))
+
+    def expect(self, key: ModelKey, *, wait: float, on_wanted: Callable[[ModelKey], None]) -> None:
+        """The model's replay is still to come: predictions wait for it, `wait` seconds at most (0: answer 503 at once).
+
+        `on_wanted` is called at the first prediction that waits: this model is wanted before others.
+        """
+        self._put(_Expected(key, wait, on_wanted))
+
+    def _put(self, entry: ServedModel | _NotServed | _Expected) -> None:
+        before = self._entries.get(entry.key.name)
+        self._entries[entry.key.name] = entry
+        if isinstance(before, _Expected):
+            before.hand_over(entry.submit)
+
+    async def close(self) -> None:
+        """Stop every model's workers now; returns when none is left."""
+        await asyncio.gather(*(served.close() for served in self))
