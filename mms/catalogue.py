@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from mms.inference.registry import Registry, ServedModel
+from mms.inference.registry import ServedModel
 from mms.records import Registration, RegistrationState
 from mms.wishes import ModelDescription, WorkerDescription
-from mms.workers.engine import WorkerState
 
 
 def describe(served: ServedModel | None, row: Registration | None) -> ModelDescription | None:
@@ -65,27 +64,3 @@ def _kept(row: Registration) -> ModelDescription:
         last_error=row.last_error,
         queue_depth=0,
     )
-
-
-class ServedModels:
-    """What the inference port looks at beside predictions."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-
-    def known(self, name: str) -> bool:
-        """Whether a model of that name is registered, in service or not."""
-        return self._registry.known(name)
-
-    def max_request_size(self, name: str) -> int | None:
-        """Most bytes of a body for that model; None where it is not served."""
-        served = self._registry.get(name)
-        return None if served is None else served.settings.max_request_size
-
-    def health(self) -> str:
-        """What /ping says: `Healthy` with every wanted worker running or loading, `Unhealthy` with none, else `Partial Healthy`."""
-        wanted = sum(served.settings.min_workers for served in self._registry)
-        running = sum(worker.state is not WorkerState.DEAD for served in self._registry for worker in served.workers)
-        if running >= wanted:
-            return "Healthy"
-        return "Partial Healthy" if running else "Unhealthy"

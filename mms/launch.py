@@ -31,14 +31,25 @@ def run_server(config: str | None, flags: Mapping[str, Any]) -> int:
     import uvloop
 
     from mms import logging as server_log
-    from mms.server import serve
+    from mms.logfiles import LogFiles
+    from mms.server import RequestLogs, serve
     from mms.workers.local import LocalEngine
 
     server_log.configure(level=settings.log_level)
+    server_log.add_file(settings.log_location)
+    if settings.log_config is not None:
+        server_log.configure_from(settings.log_config)
     log = logging.getLogger("mms.config")
     for finding in findings:
         log.warning("%s", finding)
     options = BootOptions(settings.recover, settings.clean_start, settings.recovery_mode)
+
+    files = LogFiles()
+    logs = RequestLogs(
+        access=files.open(settings.log_location, "access_log.log") if settings.access_log else None,
+        metrics=files.open(settings.metrics_location, "mms_metrics.log") if settings.access_log else None,
+    )
+    model_metrics = files.open(settings.metrics_location, "model_metrics.log")
 
     def make_engine(store_uuid: str, epoch: int) -> LocalEngine:
         return LocalEngine(
@@ -47,7 +58,15 @@ def run_server(config: str | None, flags: Mapping[str, Any]) -> int:
             blacklist=settings.blacklist_env_vars,
             store_uuid=store_uuid,
             epoch=epoch,
+            metric_sink=model_metrics.write if model_metrics is not None else _forget,
         )
 
     gc.freeze()  # the modules live as long as the process: the collector need not walk them again
-    return uvloop.run(serve(settings, sources, options, make_engine))
+    try:
+        return uvloop.run(serve(settings, sources, options, make_engine, logs))
+    finally:
+        files.close()
+
+
+def _forget(lines: bytes) -> None:
+    """Where the metrics log cannot be had."""

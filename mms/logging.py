@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import logging
+import logging.config
+import logging.handlers
 import sys
+from configparser import Error as ParserError
+from pathlib import Path
 from typing import TextIO
 
 import structlog
+
+from mms.errors import UsageError
+
+ROLL_AT = 100 * 1024 * 1024  # bytes, as MMS
+KEPT_ROLLS = 5
 
 
 def configure(*, level: str = "INFO", stream: TextIO | None = None) -> None:
@@ -37,3 +46,28 @@ def configure(*, level: str = "INFO", stream: TextIO | None = None) -> None:
     root.setLevel(level)
     for noisy in ("alembic", "uvicorn.error", "uvicorn.access", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+
+
+def add_file(folder: Path, name: str = "mms_log.log") -> None:
+    """Keep the log in a file too, with MMS's line pattern; a folder that cannot be had costs the file, not the server."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(
+            folder / name, maxBytes=ROLL_AT, backupCount=KEPT_ROLLS, encoding="utf-8", delay=True
+        )
+    except OSError as error:
+        logging.getLogger(__name__).warning("No %s: %s", name, error)
+        return
+    handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)-5s] %(threadName)s %(name)s - %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
+def configure_from(file: Path) -> None:
+    """Let a Python logging configuration file (`logging.config.fileConfig`) decide instead. Raises UsageError."""
+    try:
+        logging.config.fileConfig(file, disable_existing_loggers=False, encoding="utf-8")
+    except (ParserError, KeyError, RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f"--log-config {file} is not a Python logging configuration file (log4j files are not read): {reason}"
+        ) from error

@@ -8,11 +8,13 @@ import logging
 import signal
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from mms.activation import Activator
+from mms.api.access_log import LogSink
 from mms.api.apps import Listeners
+from mms.api.served import ServedModels
 from mms.archive.model_archive import ArchiveStore, ModelArchive
-from mms.catalogue import ServedModels
 from mms.config.machine import available_cores
 from mms.config.resolve import ServerSettings
 from mms.config.sources import ConfigSources
@@ -43,6 +45,13 @@ EngineMaker = Callable[[str, int], Engine]
 """Makes the engine from the store's uuid and this life's epoch, which tag its processes."""
 
 
+class RequestLogs(NamedTuple):
+    """Where the lines of answered requests go; None leaves them out."""
+
+    access: LogSink | None = None
+    metrics: LogSink | None = None
+
+
 class Server:
     """One life of the server process, from the open store to the clean mark."""
 
@@ -53,12 +62,14 @@ class Server:
         options: BootOptions,
         store: Store,
         make_engine: EngineMaker,
+        logs: RequestLogs,
     ) -> None:
         self._settings = settings
         self._sources = sources
         self._options = options
         self._store = store
         self._make_engine = make_engine
+        self._logs = logs
         self._cores = available_cores()
         self._registry = Registry()
         self._state = WantedState(store)
@@ -141,6 +152,8 @@ class Server:
             inference=self._inference,
             models=ServedModels(self._registry),
             store=self._store,
+            access_log=self._logs.access,
+            metrics_log=self._logs.metrics,
         )
 
     async def _boot(self) -> None:
@@ -268,7 +281,7 @@ class Server:
 
 
 async def serve(
-    settings: ServerSettings, sources: ConfigSources, options: BootOptions, make_engine: EngineMaker
+    settings: ServerSettings, sources: ConfigSources, options: BootOptions, make_engine: EngineMaker, logs: RequestLogs
 ) -> int:
     """Open the store and run one server life on it. Raises BootError."""
     refuse_repeated_names(settings.load_models)
@@ -286,4 +299,4 @@ async def serve(
             clean_start=options.clean_start,
         )
     )
-    return await Server(settings, sources, options, store, make_engine).run()
+    return await Server(settings, sources, options, store, make_engine, logs).run()
