@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mms.archive.archiver_cli import main as model_archiver
+from mms.archive import archiver
 
 HERE = Path(__file__).resolve().parent
 
@@ -38,11 +38,7 @@ def build(folder: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="magika-") as staged:
         for name, source in sources().items():
             shutil.copyfile(source, Path(staged, name))
-        arguments = ["--model-name", "magika", "--model-path", staged, "--handler", "handler:handle"]
-        code = model_archiver([*arguments, "--export-path", str(folder), "--force"])
-    if code:
-        raise SystemExit(code)
-    return folder / "magika.mar"
+        return archiver.build("magika", Path(staged), handler="handler:handle", export_path=folder, force=True)
 
 
 if __name__ == "__main__":
