@@ -1,0 +1,24 @@
+"""What a store needs to be told; plain values, read from settings elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Where the store is and how long to wait for it (seconds)."""
+
+    url: str  # sqlite:///ABSOLUTE or postgresql://...
+    server_id: str
+    data_dir: Path
+    witness_path: Path | None = None
+    boot_store_timeout: float = 60.0
+    store_lock_wait: float = 0.0
+    store_auto_upgrade: bool = False
+    accept_store_loss: int | None = None
+    clean_start: bool = False  # a damaged file is moved aside, never deleted
+    # Retention never removes an entry that is younger than this, nor one of the newest so many.
+    journal_keep_days: float = 90.0
+    journal_keep_entries: int = 10_000

@@ -1,0 +1,152 @@
+"""The journal table: every change with its images before and after, its outcome and the stored answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, insert, select, update
+
+from mms.records import Begun, ChangeOutcome, JournalEntry, ModelKey, Operation, Registration
+from mms.store import images
+from mms.store.database import Transaction
+from mms.store.images import clean
+from mms.store.seal import sealed
+from mms.store.tables import journal
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry together with the row that its change replaced."""
+
+    entry: JournalEntry
+    before: Registration | None
+
+    @property
+    def begun(self) -> Begun:
+        """The change as its `begin` returned it."""
+        return Begun(self.entry.seq, self.entry.operation, self.entry.after, self.before)
+
+
+def append(tx: Transaction, server_id: str, entry: JournalEntry, before: Registration | None) -> None:
+    """Add an entry; its number comes from `store_meta`, in commit order and without gaps."""
+    tx.execute(insert(journal).values(sealed(journal, _values(server_id, entry, before))))
+
+
+def close(
+    tx: Transaction,
+    server_id: str,
+    seq: int,
+    outcome: ChangeOutcome,
+    response: Mapping[str, Any],
+    after: Registration | None = None,
+) -> None:
+    """Write the outcome and the answer, and the after-image where loading has taught more about it."""
+    row = tx.execute(select(journal).where(*_one(server_id, seq))).mappings().one()
+    values = {str(name): value for name, value in row.items()}
+    values |= {"outcome": outcome.value, "response": dict(response)}
+    if after is not None:
+        key = after.key
+        values |= {"after": images.to_image(after), "name": key.name, "version": key.version, "sha256": after.sha256}
+    tx.execute(update(journal).where(*_one(server_id, seq)).values(sealed(journal, values)))
+
+
+def get(tx: Transaction, server_id: str, seq: int) -> Entry | None:
+    """One entry."""
+    row = tx.execute(select(journal).where(*_one(server_id, seq))).mappings().one_or_none()
+    return None if row is None else _entry(row)
+
+
+def by_key(tx: Transaction, server_id: str, generation: int, idempotency_key: str) -> JournalEntry | None:
+    """The newest entry of a generation with this Idempotency-Key: answers of another generation are true no longer."""
+    where = (
+        journal.c.server_id == server_id,
+        journal.c.generation == generation,
+        journal.c.idempotency_key == idempotency_key,
+    )
+    row = tx.execute(select(journal).where(*where).order_by(journal.c.seq.desc()).limit(1)).mappings().one_or_none()
+    return None if row is None else _entry(row).entry
+
+
+def pending(tx: Transaction, server_id: str, generation: int) -> list[Entry]:
+    """Entries of a generation that have no outcome, by seq."""
+    where = (
+        journal.c.server_id == server_id,
+        journal.c.outcome == ChangeOutcome.PENDING.value,
+        journal.c.generation == generation,
+    )
+    return [_entry(row) for row in tx.execute(select(journal).where(*where).order_by(journal.c.seq)).mappings()]
+
+
+def read(tx: Transaction, server_id: str, *, model: str | None, after: int, limit: int) -> list[JournalEntry]:
+    """Entries with seq > `after`, ascending."""
+    where = [journal.c.server_id == server_id, journal.c.seq > after]
+    if model is not None:
+        where.append(journal.c.name == model)
+    found = tx.execute(select(journal).where(*where).order_by(journal.c.seq).limit(limit)).mappings()
+    return [_entry(row).entry for row in found]
+
+
+def image_before(tx: Transaction, server_id: str, failed: Entry) -> Registration | None:
+    """What a failed change has to leave behind: the row that it replaced, or that one's own predecessor if it failed as well."""
+    image = failed.before
+    while image is not None:
+        earlier = get(tx, server_id, image.seq) if image.seq < failed.entry.seq else None
+        if earlier is None or earlier.entry.outcome is not ChangeOutcome.FAILED:
+            return image
+        image = earlier.before
+    return None
+
+
+def digests(tx: Transaction, server_id: str) -> set[str]:
+    """SHA-256 of every archive that an entry names whose change did not fail."""
+    where = (journal.c.server_id == server_id, journal.c.outcome != ChangeOutcome.FAILED.value)
+    return {found for found in tx.execute(select(journal.c.sha256).where(*where).distinct()).scalars() if found}
+
+
+def _one(server_id: str, seq: int) -> tuple[ColumnElement[bool], ...]:
+    return (journal.c.server_id == server_id, journal.c.seq == seq)
+
+
+def _values(server_id: str, entry: JournalEntry, before: Registration | None) -> dict[str, Any]:
+    return {
+        "server_id": server_id,
+        "seq": entry.seq,
+        "epoch": entry.epoch,
+        "generation": entry.generation,
+        "at": entry.at,
+        "actor": clean(entry.actor),
+        "request_id": clean(entry.request_id),
+        "idempotency_key": entry.idempotency_key,
+        "request_digest": entry.request_digest,
+        "operation": entry.operation.value,
+        "name": entry.key.name,
+        "version": entry.key.version,
+        "sha256": entry.after.sha256,
+        "before": images.to_image(before),
+        "after": images.to_image(entry.after),
+        "outcome": entry.outcome.value,
+        "response": None if entry.response is None else dict(entry.response),
+    }
+
+
+def _entry(row: Mapping[Any, Any]) -> Entry:
+    at: datetime = row["at"]
+    record = JournalEntry(
+        seq=row["seq"],
+        epoch=row["epoch"],
+        generation=row["generation"],
+        at=at,
+        actor=row["actor"],
+        request_id=row["request_id"],
+        operation=Operation(row["operation"]),
+        key=ModelKey(row["name"], row["version"]),
+        after=images.from_image(row["after"]),
+        outcome=ChangeOutcome(row["outcome"]),
+        idempotency_key=row["idempotency_key"],
+        request_digest=row["request_digest"],
+        response=row["response"],
+    )
+    return Entry(record, None if row["before"] is None else images.from_image(row["before"]))

@@ -1,0 +1,325 @@
+"""The one writer of an open store, on the store's thread: fence, commit, witness, and what is true after a failure."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from mms.errors import Fenced, NotCommitted, OutcomeUnknown, StoreInUse, StoreUnreachable
+from mms.records import BootDecision, BootFacts, ProcessIdentity, StoreHealth
+from mms.store import meta, verification
+from mms.store.ballast import Ballast
+from mms.store.claim import Claim, claim
+from mms.store.database import Transaction
+from mms.store.meta import Meta, OtherEpoch
+from mms.store.opening import Opened
+from mms.store.trouble import Kind, Trouble
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RESOLVE_WITHIN = 8.0
+"""Seconds in which a lost COMMIT must be cleared up before the caller is told that its outcome is unknown."""
+
+
+class Answer(Exception):
+    """Ends a transaction with no change, and this as its result."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+
+
+class Writer:
+    """Knows how far the store has come (`known`), and never writes to one that stands elsewhere."""
+
+    def __init__(self, server_id: str, opened: Opened) -> None:
+        self.server_id = server_id
+        self.health = StoreHealth.OK
+        self.known: Meta | None = opened.meta
+        self._opened = opened
+        self._database = opened.database
+        where = opened.database.location
+        self.ballast = Ballast(where.file(".ballast")) if where.sqlite else None
+        self._uncertain: Meta | None = None
+        self._blocked = ""
+        self._witness_failed = False
+        self._pause = threading.Event()
+
+    @property
+    def meta(self) -> Meta:
+        """The row of this life. Raises NotCommitted before the claim."""
+        if self.known is None:
+            raise NotCommitted("The store has not been claimed by this server.")
+        return self.known
+
+    # --- transactions ------------------------------------------------------------------------------------------------
+
+    def claim(
+        self, decide: Callable[[BootFacts], BootDecision], identity: ProcessIdentity, flags: Sequence[str]
+    ) -> Claim:
+        """Raises StoreInUse, StoreUnreachable, and whatever `decide` raises; then nothing is written."""
+        made: Claim | None = None
+        try:
+            with self._database.transaction() as tx:
+                made = claim(tx, self.server_id, self._opened.meta, self._opened.lost, decide, identity, flags)
+        except OtherEpoch as other:
+            raise StoreInUse("Another server has claimed the store while this one was starting.") from other
+        except Trouble as trouble:
+            try:
+                landed = made is not None and trouble.uncertain and self._landed(made.meta)
+            except NotCommitted as error:
+                raise StoreUnreachable(error.message) from trouble
+            if not landed:
+                raise StoreUnreachable(f"The store could not be claimed: {trouble.message}") from trouble
+        assert made is not None
+        self._committed(made.meta)
+        self._describe_lock(made.meta.epoch)
+        if self.ballast is not None:
+            self.ballast.renew()
+        return made
+
+    def durable(self, work: Callable[[Transaction, Meta], tuple[T, Meta]], *, essential: bool = False) -> T:
+        """Run `work` in one fenced transaction and write the witness; it returns its result and the row as it shall be.
+
+        `essential` work may use the ballast. Raises NotCommitted, OutcomeUnknown, Fenced, and whatever `work` raises.
+        """
+        self._gate()
+        try:
+            return self._attempt(work)
+        except Trouble as trouble:
+            if trouble.kind is not Kind.FULL or not essential or self.ballast is None or not self.ballast.release():
+                raise self._refusal(trouble) from trouble
+        try:
+            return self._attempt(work)
+        except Trouble as trouble:
+            raise self._refusal(trouble) from trouble
+
+    def fenced(self, work: Callable[[Transaction], None]) -> None:
+        """Run work that is no promise to anyone (heartbeat, retention): fenced, but not counted and not witnessed."""
+        self._gate()
+        try:
+            with self._database.transaction() as tx:
+                self._fence(tx)
+                work(tx)
+        except OtherEpoch as other:
+            raise self._other(other) from other
+        except Trouble as trouble:
+            raise self._refusal(trouble) from trouble
+        self._recovered_space()
+
+    def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run work that reads. Raises NotCommitted where the store is away."""
+        if self.health is StoreHealth.UNREACHABLE:
+            raise NotCommitted("The store cannot be reached at the moment.")
+        try:
+            with self._database.transaction(read_only=True) as tx:
+                return work(tx)
+        except Trouble as trouble:
+            raise self._refusal(trouble) from trouble
+
+    def _attempt(self, work: Callable[[Transaction, Meta], tuple[T, Meta]]) -> T:
+        after: Meta | None = None
+        try:
+            self._database.check_file()
+            with self._database.transaction() as tx:
+                found = self._fence(tx)
+                result, after = work(tx, found)
+                meta.save(tx, self.server_id, after, epoch=found.epoch)
+        except Answer as answer:
+            return answer.value  # type: ignore[return-value]
+        except OtherEpoch as other:
+            raise self._other(other) from other
+        except Trouble as trouble:
+            if not trouble.uncertain or after is None:
+                raise
+            if not self._landed(after):
+                raise self._refusal(Trouble(trouble.kind, trouble.message)) from trouble
+        assert after is not None
+        self._committed(after)
+        return result
+
+    # --- guards ------------------------------------------------------------------------------------------------------
+
+    def block(self, reason: str) -> None:
+        """Refuse every write from now on, with this reason."""
+        self._blocked = reason
+
+    def _gate(self) -> None:
+        if self.health is StoreHealth.FENCED:
+            raise Fenced("Another server has claimed the store; this one changes nothing any more.")
+        if self._blocked:
+            raise NotCommitted(self._blocked)
+        if self.health is StoreHealth.UNREACHABLE:
+            raise NotCommitted("The store cannot be reached at the moment; nothing was changed.")
+
+    def _fence(self, tx: Transaction) -> Meta:
+        """The row as this life left it, or as a transaction left it whose outcome was unknown."""
+        known = self.meta
+        found = meta.fence(tx, self.server_id, known)
+        if self._uncertain is not None and found == self._uncertain:
+            self.known, self._uncertain = found, None
+        elif found != known:
+            raise OtherEpoch(found.epoch, f"somebody else wrote to it ({meta.describe(found.mark)})")
+        return found
+
+    def _other(self, other: OtherEpoch) -> NotCommitted:
+        if not other.missing:
+            self.health = StoreHealth.FENCED
+            logger.error(
+                "Another server has claimed the store (epoch %d); this one changes nothing any more.", other.epoch
+            )
+            return Fenced("Another server has claimed the store; this one changes nothing any more.")
+        return self._stop_writing(f"the store is not as this server left it: {other.missing}")
+
+    def _stop_writing(self, what: str) -> NotCommitted:
+        self.health = StoreHealth.READ_ONLY
+        self._blocked = f"Management is read-only until a restart, since {what}."
+        logger.error("%s", self._blocked)
+        return NotCommitted(self._blocked)
+
+    def _refusal(self, trouble: Trouble) -> NotCommitted:
+        """What a failed transaction means for the caller and for the next ones."""
+        logger.warning("A transaction of the store failed (%s): %s", trouble.kind, trouble.message)
+        if trouble.kind is Kind.AWAY:
+            self.health = StoreHealth.UNREACHABLE
+            return NotCommitted(f"The store cannot be written at the moment: {trouble.message}")
+        if trouble.kind is Kind.FULL:
+            self.health = StoreHealth.READ_ONLY
+            return NotCommitted(f"The store's disk is full: {trouble.message}")
+        if trouble.kind is Kind.DAMAGED:
+            return self._stop_writing(trouble.message)
+        if trouble.kind is Kind.IO:
+            self._look_again()
+        return NotCommitted(f"The store did not take the change: {trouble.message}")
+
+    # --- after a failure ---------------------------------------------------------------------------------------------
+
+    def _landed(self, after: Meta) -> bool:
+        """Whether the transaction that would leave `after` was committed, asked on a new connection. Raises OutcomeUnknown."""
+        deadline = time.monotonic() + RESOLVE_WITHIN
+        self._database.reopen()
+        while True:
+            try:
+                self._database.end_lost_backend()
+                found = self._verified_row()
+            except Trouble as trouble:
+                if time.monotonic() > deadline:
+                    self.health = StoreHealth.UNREACHABLE
+                    self._uncertain = after
+                    raise OutcomeUnknown(
+                        f"The store was lost while it committed the change, which may or may not have happened: "
+                        f"{trouble.message}"
+                    ) from trouble
+                self._database.reopen()
+                self._pause.wait(0.25)
+                continue
+            if found == after:
+                return True
+            if found == self.known:
+                return False
+            raise self._other(OtherEpoch(found.epoch if found else 0, "" if _later(found, after) else "it changed"))
+
+    def _look_again(self) -> None:
+        """After a failed read, write or sync: nothing on the old handle is believed, so compare on a new one."""
+        self._database.reopen()
+        try:
+            found = self._verified_row()
+        except Trouble as trouble:
+            self._refusal(Trouble(Kind.AWAY, trouble.message))
+            return
+        if found not in (self.known, self._uncertain):
+            self._stop_writing("after an input/output error the store is not as this server left it")
+
+    def _verified_row(self) -> Meta | None:
+        """Our row, once no older session can change it any more; on SQLite only if every row is whole."""
+        with self._database.transaction(read_only=True) as tx:
+            if self._database.location.sqlite:
+                found = verification.findings(tx, self.server_id)
+                if found:
+                    self._stop_writing(found[0])
+            return meta.read(tx, self.server_id, lock=True)
+
+    def revive(self) -> bool:
+        """Try to reach a store that was away; True once it is back, or known to be lost to this life."""
+        self._database.reopen()
+        try:
+            if not self._opened.lock.held():
+                self._opened.lock.acquire()
+                self._describe_lock(self.meta.epoch)
+            with self._database.transaction() as tx:
+                found = self._fence(tx)
+                meta.save(tx, self.server_id, found, epoch=found.epoch)  # that it can be written again is the question
+        except StoreInUse as error:
+            self.health = StoreHealth.FENCED
+            logger.error("The store's lock was lost: %s", error.message)
+            return True
+        except OtherEpoch as other:
+            self._other(other)
+            return True
+        except Trouble as trouble:
+            logger.debug("The store is still away: %s", trouble.message)
+            return False
+        self.health = StoreHealth.READ_ONLY if self._blocked else StoreHealth.OK
+        self._write_witness(self.meta)
+        logger.warning("The store is back (%s).", meta.describe(self.meta.mark))
+        return True
+
+    def check_lock(self) -> None:
+        """See that the lock is still ours; a lost one is taken again, if nobody else has it. Raises NotCommitted."""
+        try:
+            if self._opened.lock.held():
+                return
+        except Trouble as trouble:
+            logger.warning("The store's lock cannot be asked for: %s", trouble.message)
+        try:
+            self._opened.lock.acquire()
+        except StoreInUse as error:
+            self.health = StoreHealth.FENCED
+            logger.error("The store's lock was lost: %s", error.message)
+            raise Fenced(error.message) from error
+        except Trouble as trouble:
+            raise self._refusal(trouble) from trouble
+        self._describe_lock(self.meta.epoch)
+
+    # --- after a commit ----------------------------------------------------------------------------------------------
+
+    def _committed(self, after: Meta) -> None:
+        self.known, self._uncertain = after, None
+        self._recovered_space()
+        self._write_witness(after)
+
+    def _recovered_space(self) -> None:
+        if self.health is StoreHealth.READ_ONLY and not self._blocked:
+            self.health = StoreHealth.OK
+            logger.warning("The store can be written again.")
+
+    def _write_witness(self, after: Meta) -> None:
+        """The change is durable without it; what is lost with it is the proof against a store that goes back in time."""
+        try:
+            self._opened.witness.write(after.mark)
+        except OSError as error:
+            if not self._witness_failed:
+                logger.error("The witness %s cannot be written: %s", self._opened.witness.path, error.strerror)
+            self._witness_failed = True
+            self._opened.witness.close()
+            return
+        self._witness_failed = False
+
+    def _describe_lock(self, epoch: int) -> None:
+        try:
+            self._opened.lock.describe(epoch)
+        except Trouble as trouble:
+            logger.warning("The lock could not be described: %s", trouble.message)
+
+    def close(self) -> None:
+        """Close everything; the lock last."""
+        self._opened.close()
+
+
+def _later(found: Meta | None, ours: Meta) -> bool:
+    return found is not None and found.epoch > ours.epoch
