@@ -20,12 +20,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class KeptContent:
-    """`data_dir/archives/SHA256/` for what is kept, `data_dir/tmp/TAG/` for what is being made; safe between threads."""
+    """`data_dir/archives/SHA256/` for what is kept, `data_dir/tmp/TAG-*/` for what is being made; safe between threads."""
 
     def __init__(self, data_dir: Path, *, tag: str, max_size: int) -> None:
         self._archives = data_dir / "archives"
-        self._all_temporary = data_dir / "tmp"
-        self._temporary = self._all_temporary / tag
+        self._temporary = data_dir / "tmp"
+        self._own = f"{tag}-"
         self._max_size = max_size
         self._used: set[str] = set()  # digests asked for in this life
 
@@ -61,9 +61,9 @@ class KeptContent:
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """A new folder below this life's temporary folder, gone afterwards."""
+        """A new temporary folder that bears this life's tag, gone afterwards."""
         self._temporary.mkdir(parents=True, exist_ok=True)
-        workspace = Path(tempfile.mkdtemp(dir=self._temporary))
+        workspace = Path(tempfile.mkdtemp(dir=self._temporary, prefix=self._own))
         try:
             yield workspace
         finally:
@@ -81,7 +81,7 @@ class KeptContent:
             # caches beside the content carry its digest at the beginning of their names
             if child.name[:64] not in keep and child.name[:64] not in self._used
         ]
-        leftovers = [child for child in _children(self._all_temporary) if child != self._temporary]
+        leftovers = [child for child in _children(self._temporary) if not child.name.startswith(self._own)]
         return [child.name for child in (*unwanted, *leftovers) if self._discard(child)]
 
     def _discard(self, path: Path) -> bool:

@@ -31,7 +31,7 @@ def test_a_mar_file_is_unpacked_and_kept_under_its_digest(
     assert (archive.url, archive.default_name, archive.manifest.model_name) == ("noop.mar", "noop", "noop")
     assert archive.error == ""
     assert set(all_files(archive.model_dir)) == {"service.py", MANIFEST}
-    assert list((data_dir / "tmp" / "life-1").iterdir()) == [], "nothing temporary is left"
+    assert list((data_dir / "tmp").iterdir()) == [], "nothing temporary is left"
 
 
 @pytest.mark.parametrize("name", ["noop.tar.gz", "noop.tgz", "noop.mar"])
@@ -406,14 +406,14 @@ def test_a_sweep_removes_what_no_registration_names_and_what_other_lives_left(
         (model_store / f"{name}.mar").write_bytes(zipped(model_files(name)))
     a, b = archives.open("a.mar"), archives.open("b.mar")
     lay_out(data_dir / "archives", {f"{a.sha256}.cache/graph": b"", f"{b.sha256}.cache/graph": b""})
-    lay_out(data_dir / "tmp" / "life-0", {"abc/download": b"half"})
-    assert archives.sweep(set()) == ["life-0"], "what this life opened stays"
+    lay_out(data_dir / "tmp" / "life-0-abc", {"download": b"half"})
+    assert archives.sweep(set()) == ["life-0-abc"], "what this life opened stays"
     next_life = ArchiveStore(model_store, data_dir, tag="life-2")
     gone = next_life.sweep({a.sha256})
-    assert sorted(gone) == sorted([b.sha256, f"{b.sha256}.cache", "life-1"])
+    assert sorted(gone) == sorted([b.sha256, f"{b.sha256}.cache"])
     assert sorted(p.name for p in (data_dir / "archives").iterdir()) == [a.sha256, f"{a.sha256}.cache"]
     assert next_life.reopen("a.mar", a.sha256) == a
-    assert list((data_dir / "tmp" / "life-2").iterdir()) == []
+    assert list((data_dir / "tmp").iterdir()) == []
 
 
 def test_a_sweep_of_a_new_data_folder_finds_nothing(archives: ArchiveStore) -> None:
