@@ -1,0 +1,377 @@
+"""Reads HTTP off a connection of either port: uvicorn's protocol with MMS's limits and answers, and predictions past ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import httptools
+from uvicorn._types import ASGI3Application, HTTPScope
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from mms.api.access_log import RequestLog, peer_name
+from mms.api.errors import INVALID_MESSAGE, error_answer
+from mms.api.exchange import AsgiExchange, Exchange, PredictionExchange, ReadyAnswer, RequestHead
+from mms.api.json_text import MIME
+from mms.api.ports import Models, PredictionService
+from mms.api.request_ids import RequestIds
+from mms.api.routes import Router, decoded
+from mms.api.wire import Wire, reason_phrase, too_large
+from mms.errors import BadInput
+
+logger = logging.getLogger(__name__)
+
+MAX_REQUEST_LINE = 4096
+MAX_HEADERS = 8192
+_DEFAULT_KEEP_ALIVE = 75.0  # seconds; MMS keeps idle connections for ever
+
+
+@dataclass(slots=True)
+class Site:
+    """What all connections of one port share. `router` None: no predictions on this port. Bytes and seconds."""
+
+    service: PredictionService
+    models: Models
+    router: Router | None
+    wire: Wire
+    request_ids: RequestIds
+    request_log: RequestLog
+    max_request_size: int
+    keep_alive: float = _DEFAULT_KEEP_ALIVE
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever the last open connection has closed."""
+
+
+class MmsProtocol(HttpToolsProtocol):
+    """One connection. Requests are answered in the order in which they came, one at a time."""
+
+    def __init__(
+        self,
+        site: Site,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.site = site
+        self.draining = False
+        self._serving: Exchange | None = None
+        self._reading: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._in_head = True
+        self._head_bytes = 0
+        self._refused = False
+        self._upgrading = False
+        self._resuming = False
+        self._lingering = False
+        self._idle_since = 0.0
+        self._peer = b""
+        self._advancing = False
+
+    # --- the transport's calls ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has come."""
+        super().connection_made(transport)
+        self.site.closed.clear()
+        self._peer = peer_name(self.client)
+        self._idle_since = self.loop.time()
+        self._watch(self.site.keep_alive)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone, or the connection was closed."""
+        self.connections.discard(self)
+        if not self.connections:
+            self.site.closed.set()
+        for exchange in (self._serving, *self._waiting):
+            if exchange is not None:
+                exchange.disconnect()
+        self._waiting.clear()
+        self._serving = None
+        self.flow.resume_writing()
+        self._unset_keepalive_if_required()
+        if exc is None:
+            self.transport.close()
+        self.parser = None  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        if self._refused:
+            return
+        self._head_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserCallbackError:
+            logger.exception("A request could not be taken.")
+            self.transport.close()
+        except httptools.HttpParserError:
+            self._refuse_message(INVALID_MESSAGE)
+        else:
+            if self._in_head and self._head_bytes > MAX_REQUEST_LINE + MAX_HEADERS and not self._refused:
+                self._refuse_message(INVALID_MESSAGE)
+
+    def _feed(self, data: bytes) -> None:
+        while data and self.parser is not None:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._pass_over_upgrade()
+
+    def _pass_over_upgrade(self) -> None:
+        """Go on with HTTP/1.1 after an offer to upgrade (of h2c, say).
+
+        The parser takes such a request to end with its head and what follows for another protocol. A new one is told of a
+        request with a body of the same kind, so that it reads the body that the first did not.
+        """
+        framing = [
+            name + b": " + value + b"\r\n"
+            for name, value in self.headers
+            if name.lower() in (b"content-length", b"transfer-encoding")
+        ]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._resuming = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing or [b"content-length: 0\r\n"]) + b"\r\n")
+
+    def resume_writing(self) -> None:
+        """The client has read what was waiting for it."""
+        super().resume_writing()
+        self._advance()
+
+    def shutdown(self) -> None:
+        """Answer what has come, then close."""
+        self.draining = True
+        if self._serving is None and not self._waiting:
+            self.transport.close()
+
+    # --- the parser's calls -------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        if self._resuming:
+            return
+        self.url = b""
+        self.headers = []
+        self._in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request target."""
+        if not self._resuming:
+            self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers are not looked at."""
+        if self._in_head:
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is here: decide what the request is."""
+        self._in_head = False
+        if self._resuming:
+            self._resuming = False
+            return
+        if self._refused:
+            return
+        parser = self.parser
+        self._upgrading = parser.should_upgrade()
+        head = RequestHead(
+            parser.get_method(), self.url, parser.get_http_version(), self.headers, parser.should_keep_alive()
+        )
+        length, host = _look_at(head)
+        if self._head_bytes > MAX_REQUEST_LINE and _too_long(head):
+            self._refuse_message(INVALID_MESSAGE)
+            return
+        self._head_bytes = 0
+        if not host and head.version == "1.1":
+            self._refuse_message("Header Host is required.")
+            return
+        self._take(self._exchange(head, length))
+
+    def on_body(self, body: bytes) -> None:
+        """More of the body."""
+        if self._reading is not None:
+            self._reading.receive_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is here, whole."""
+        if self._upgrading:
+            self._upgrading = False
+            return
+        self._in_head = True
+        self._head_bytes = 0
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.receive_end()
+            if self._lingering and reading.answered:
+                self.transport.close()
+
+    # --- exchanges ----------------------------------------------------------------------------------------------------
+
+    def _exchange(self, head: RequestHead, length: int) -> Exchange:
+        site = self.site
+        path, _, query = head.url.partition(b"?")
+        if not path.startswith(b"/") and path != b"*":
+            path, query = _absolute(head.url)
+        route = site.router.find(path) if site.router is not None and head.method != b"OPTIONS" else None
+        limit = site.max_request_size
+        if route is not None and route.model:
+            own = site.models.max_request_size(route.model)
+            limit = limit if own is None else own
+        if length > limit:  # a client that waits for leave to send will send nothing: what follows cannot be told apart
+            return ReadyAnswer(
+                self, too_large(close=False), close=head.expects_continue, received=head.expects_continue
+            )
+        if route is not None:
+            return PredictionExchange(self, head, route, query, limit)
+        request_id = site.request_ids.next()
+        scope = self._scope(head, path, query, request_id)
+        return AsgiExchange(self, head, scope, self.app, limit, request_id)
+
+    def _scope(self, head: RequestHead, path: bytes, query: bytes, request_id: str) -> HTTPScope:
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": head.version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "root_path": "",
+            "method": head.method.decode("ascii"),
+            "path": decoded(path),
+            "raw_path": path,
+            "query_string": query,
+            "headers": [(name.lower(), value) for name, value in head.headers],
+            "state": {"request_id": request_id},
+            "extensions": {},
+        }
+
+    def _take(self, exchange: Exchange) -> None:
+        self._reading = exchange
+        if self._serving is None and not self._waiting and not self.flow.write_paused:
+            self._serving = exchange
+            exchange.start()
+        else:
+            self._waiting.append(exchange)
+            self.flow.pause_reading()
+
+    def _advance(self) -> None:
+        """Start what waits, in order; a loop, since an exchange may be answered as it starts."""
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._serving is None and not self.flow.write_paused and not self.transport.is_closing():
+            if not self._waiting:
+                self.flow.resume_reading()
+                break
+            self._serving = self._waiting.popleft()
+            self._serving.start()
+        self._advancing = False
+
+    def run(self, exchange: AsgiExchange, app: ASGI3Application) -> None:
+        """Run an application as a task of the server's, with a context of its own."""
+        task = self.loop.create_task(exchange.run_asgi(app), context=contextvars.Context())
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def may_keep(self, exchange: Exchange) -> bool:
+        """Whether the connection outlives this answer: not while draining, unless others wait behind it."""
+        return not self.draining or bool(self._waiting)
+
+    def answer_written(self, exchange: Exchange, *, close: bool) -> None:
+        """An exchange is over."""
+        self.server_state.total_requests += 1
+        self._serving = None
+        if self.transport.is_closing():
+            return
+        if close:
+            self._waiting.clear()
+            self._refused = self._refused or exchange.received
+            if exchange.received:
+                self.transport.close()
+            else:  # closing on a client that still sends would throw away the answer: read on for a while
+                self._lingering = True
+                self._idle_since = self.loop.time()
+                self.flow.resume_reading()
+            return
+        self._idle_since = self.loop.time()
+        if self._waiting or self.flow.read_paused:
+            self._advance()
+
+    def record(self, head: RequestHead, status: int, arrived: float) -> None:
+        """Write the request into the logs."""
+        seconds = time.monotonic() - arrived
+        self.site.request_log.record(self._peer, head.method, head.url, head.version.encode(), status, seconds)
+
+    def _refuse_message(self, message: str) -> None:
+        """Answer 400 to what is no HTTP, after whatever came before it, and close."""
+        self._refused = True
+        self._in_head = False
+        status, body = error_answer(BadInput(message))
+        data = self.site.wire.answer(
+            status, reason_phrase(status), self.site.request_ids.next(), MIME, body, close=True
+        )
+        self.site.request_log.record(self._peer, b"-", b"-", b"1.1", status, 0.0)
+        self._take(ReadyAnswer(self, data, close=True, received=True))
+
+    # --- idle connections ---------------------------------------------------------------------------------------------
+
+    def _watch(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle long enough; one timer serves for many requests."""
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing():
+            return
+        if self._serving is not None or self._waiting:
+            self._watch(self.site.keep_alive)
+            return
+        left = self._idle_since + self.site.keep_alive - self.loop.time()
+        if left <= 0:
+            self.transport.close()
+        else:
+            self._watch(max(left, 0.01))
+
+
+def _look_at(head: RequestHead) -> tuple[int, bool]:
+    """Notes what of the headers the server itself needs; returns the declared length (0 if none) and whether there is a Host."""
+    length = 0
+    host = False
+    for name, value in head.headers:
+        size = len(name)
+        if size == 4:
+            host = host or name.lower() == b"host"
+        elif size == 12:
+            if name.lower() == b"content-type":
+                head.content_type = value
+        elif size == 14:
+            if name.lower() == b"content-length":
+                length = int(value)
+        elif size == 6 and name.lower() == b"expect" and head.version == "1.1":
+            head.expects_continue = value.lower() == b"100-continue"
+    return length, host
+
+
+def _too_long(head: RequestHead) -> bool:
+    """Whether a head is over netty's limits, which MMS leaves as they are."""
+    line = len(head.method) + len(head.url) + len(" HTTP/1.1") + 1
+    return line > MAX_REQUEST_LINE or sum(len(n) + len(v) + 4 for n, v in head.headers) > MAX_HEADERS
+
+
+def _absolute(url: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request target in absolute form."""
+    try:
+        parsed = httptools.parse_url(url)
+    except httptools.HttpParserInvalidURLError:
+        return b"/", b""
+    return parsed.path or b"/", parsed.query or b""
