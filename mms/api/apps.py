@@ -1,0 +1,91 @@
+"""Builds the two ports, or the one, from the parts that the server hands in: applications, protocol, listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+
+from starlette.types import ASGIApp
+
+from mms.api import openapi
+from mms.api.access_log import LogSink, RequestLog
+from mms.api.inference import Described, InferenceRoutes, Preflight, Slashes
+from mms.api.listener import Listener
+from mms.api.management import Metrics, management_app
+from mms.api.ports import Journal, Manager, Models, PredictionService, Status
+from mms.api.protocol import Site
+from mms.api.request_ids import RequestIds
+from mms.api.routes import Router
+from mms.api.tls import tls_context
+from mms.api.wire import Cors, Wire
+from mms.config.resolve import ServerSettings
+
+
+class Listeners:
+    """Every port of the server: `start`, `stop_accepting`, `drain`, `close`, in this order."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        manager: Manager,
+        status: Status,
+        inference: PredictionService,
+        models: Models,
+        store: Journal,
+        access_log: LogSink | None = None,
+        metrics_log: LogSink | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """`metrics` is the text of GET /metrics; the two logs get one line a request, None leaves it out."""
+        self.request_log = RequestLog(access_log, metrics_log)
+        cors = Cors(settings.cors_allowed_origin, settings.cors_allowed_methods, settings.cors_allowed_headers)
+        wire, request_ids = Wire(cors), RequestIds()
+        single = settings.single_port
+
+        def site(router: Router | None) -> Site:
+            limit = settings.model_defaults.max_request_size
+            return Site(inference, models, router, wire, request_ids, self.request_log, limit)
+
+        management = Preflight(cors, management_app(manager, status, store, metrics))
+        paths = openapi.inference_paths()
+        if single:
+            paths |= openapi.management_paths()
+        routes = InferenceRoutes(models, status, management if single else None, single_port=single)
+        ports: list[tuple[ASGIApp, Site]] = [(Slashes(Described(paths, routes)), site(Router(single_port=single)))]
+        addresses = [settings.inference_address]
+        if not single:
+            ports.append((Slashes(Described(openapi.management_paths(), management)), site(None)))
+            addresses.append(settings.management_address)
+        tls = partial(tls_context, settings)
+        self._listeners = [Listener(where, *port, tls) for where, port in zip(addresses, ports, strict=True)]
+
+    @property
+    def ports(self) -> list[int]:
+        """The TCP ports in use, inference first; 0 for a Unix socket."""
+        return [listener.port for listener in self._listeners]
+
+    async def start(self) -> None:
+        """Bind and listen on every address, or on none. Raises UsageError."""
+        try:
+            for listener in self._listeners:
+                await listener.start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def stop_accepting(self) -> None:
+        """Take no new connections; the open ones go on."""
+        for listener in self._listeners:
+            await listener.stop_accepting()
+
+    async def drain(self, seconds: float) -> bool:
+        """Answer what has come, close connections as they fall idle; False where `seconds` were not enough."""
+        return all(await asyncio.gather(*(listener.drain(seconds) for listener in self._listeners)))
+
+    async def close(self) -> None:
+        """End every connection now."""
+        for listener in self._listeners:
+            with contextlib.suppress(OSError):
+                await listener.close()

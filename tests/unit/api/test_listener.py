@@ -1,0 +1,105 @@
+import asyncio
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from mms.api.access_log import RequestLog
+from mms.api.listener import Listener
+from mms.api.protocol import Site
+from mms.api.request_ids import RequestIds
+from mms.api.wire import Wire
+from mms.config.address import Address
+from mms.errors import UsageError
+
+
+def listener_at(address: Address, port) -> Listener:
+    site = Site(port.service, port.site.models, port.site.router, Wire(), RequestIds(), RequestLog(), 1000)
+    return Listener(address, port.listener._config.app, site, None)
+
+
+async def test_signals_stay_whose_they_are(port) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    await port.listener.drain(1)
+    await port.listener.close()
+
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+async def test_a_taken_address_is_named(port) -> None:
+    taken = Address("http", "127.0.0.1", port.listener.port)
+    with pytest.raises(
+        UsageError, match=rf"Cannot listen on http://127\.0\.0\.1:{port.listener.port}: Address already in use"
+    ):
+        await listener_at(taken, port).start()
+
+
+async def test_after_stop_accepting_open_connections_go_on_and_new_ones_are_refused(port) -> None:
+    client = await port.connect()
+    await client.ask("GET", "/ping")
+    number = port.listener.port
+    await port.listener.stop_accepting()
+
+    assert (await client.ask("POST", "/predictions/noop", b"x")).status == 200
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", number)
+
+
+async def test_a_drain_answers_what_has_come_and_closes_idle_connections(port) -> None:
+    idle, busy = await port.connect(), await port.connect()
+    await idle.ask("GET", "/ping")
+    await busy.send(b"POST /predictions/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    async with asyncio.timeout(5):
+        await port.service.arrived.wait()
+    drained = asyncio.create_task(port.listener.drain(5))
+
+    assert await idle.closed()
+    assert not drained.done()
+    port.service.release()
+    answer = await busy.answer()
+    assert (answer.body, answer.headers["connection"]) == (b"late", "close")
+    assert await drained
+
+
+async def test_a_drain_has_an_end(port) -> None:
+    client = await port.connect()
+    await client.send(b"POST /predictions/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    async with asyncio.timeout(5):
+        await port.service.arrived.wait()
+
+    assert not await port.listener.drain(0.05)
+    await port.listener.close()
+    assert await client.closed()
+    assert port.service.held[0].cancelled
+
+
+async def test_an_idle_drain_is_over_at_once(port) -> None:
+    async with asyncio.timeout(1):
+        assert await port.listener.drain(60)
+
+
+async def test_a_unix_socket_serves_and_is_gone_afterwards(port, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    listener = listener_at(Address("unix", path=str(path)), port)
+    await listener.start()
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(b"POST /predictions/noop HTTP/1.0\r\nContent-Length: 0\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert (await reader.read()).endswith(b"\r\n\r\nOK")
+    writer.close()
+    await listener.close()
+
+    assert not path.exists()
+
+
+async def test_a_socket_file_of_a_dead_server_is_replaced_and_one_in_use_is_not(port, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    listener = listener_at(Address("unix", path=str(path)), port)
+    await listener.start()
+
+    with pytest.raises(UsageError, match="Address already in use"):
+        await listener_at(Address("unix", path=str(path)), port).start()
+    await listener.close()

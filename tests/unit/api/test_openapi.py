@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mms.api.openapi import document, inference_paths, management_paths, model_document
+from mms.config.options import API_OPTIONS
+
+GOLDEN = Path(__file__).parents[2] / "conformance" / "corpus" / "cases" / "open"
+
+
+def summary(doc: dict[str, Any]) -> dict[str, Any]:
+    paths = {
+        f"{method.upper()} {path}": {
+            "operationId": operation["operationId"],
+            "responses": sorted(operation["responses"]),
+            "path_params": sorted(p["name"] for p in operation["parameters"] if p["in"] == "path"),
+        }
+        for path, item in doc["paths"].items()
+        for method, operation in item.items()
+    }
+    return {"openapi": doc["openapi"], "title": doc["info"]["title"], "version": doc["info"]["version"], "paths": paths}
+
+
+@pytest.mark.parametrize(
+    ("case", "paths"),
+    [
+        ("01-inference-routes", inference_paths()),
+        ("02-management-routes", management_paths()),
+        ("19-single-port", inference_paths() | management_paths()),
+    ],
+)
+def test_the_documents_name_what_the_original_names(case: str, paths: dict[str, Any]) -> None:
+    golden = json.loads((GOLDEN / f"{case}.golden.json").read_text())
+
+    assert summary(document(paths)) == golden["options-root"]["body"]["json"]
+
+
+def test_one_models_document_is_that_of_the_original() -> None:
+    golden = json.loads((GOLDEN / "01-inference-routes.golden.json").read_text())
+
+    assert model_document("noop") == golden["predictions-options"]["body"]["json"]
+
+
+def test_a_registration_is_documented_with_the_parameter_that_is_read() -> None:
+    names = {parameter["name"] for parameter in management_paths()["/models"]["post"]["parameters"]}
+
+    assert "url" in names
+    assert "model_url" not in names
+
+
+def test_an_options_description_is_that_of_the_table() -> None:
+    parameters = {p["name"]: p for p in management_paths()["/models"]["post"]["parameters"]}
+    option = API_OPTIONS["batch_size"]
+
+    assert parameters["batch_size"]["description"].startswith(option.help)
+    assert parameters["batch_size"]["schema"] == option.kind.schema()
