@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -74,6 +73,8 @@ def check(sources: ConfigSources, model_names: Iterable[str] = ()) -> list[Findi
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """` Did you mean X?` for the known word that is most like it, empty where none is."""
+    import difflib  # only where something is unknown: each start imports this module
+
     folded = {name.lower(): name for name in sorted(known)}
     found = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=cutoff)
     return f" Did you mean {folded[found[0]]}?" if found else ""

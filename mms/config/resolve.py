@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ __all__ = [
 
 BUILT_IN = "built-in"
 HIDDEN = "(hidden)"
+# Options whose built-in value depends on the machine or on other options; they are explained with what became of it.
+DERIVED_DEFAULTS = ("data_dir", "store_url", "number_of_gpu", "log_location", "metrics_location")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class ServerSettings:
     cors_allowed_headers: str
     decode_input_request: bool
     keystore: Path | None
-    keystore_pass: str
+    keystore_pass: str = field(repr=False)
     keystore_type: str
     certificate_file: Path | None
     private_key_file: Path | None
@@ -87,7 +89,7 @@ class ServerSettings:
     metrics_location: Path
     # this server's own
     data_dir: Path
-    store_url: str  # SQLAlchemy URL: sqlite:///ABSOLUTE or postgresql+psycopg://...
+    store_url: str = field(repr=False)  # SQLAlchemy URL: sqlite:///ABSOLUTE or postgresql+psycopg://...
     server_id: str
     recovery_mode: RecoveryMode
     recover: bool
@@ -122,26 +124,40 @@ def resolve_server(sources: ConfigSources) -> ServerSettings:
     """The server's settings. Raises UsageError for the first bad value or combination, in one line that says where."""
     explained = {option.name: _explain_server(option, sources) for option in SERVER_OPTIONS if option.effective}
     values: dict[str, Any] = {name: found.value for name, found in explained.items()}
-    models: StartupModels = values["load_models"]
-    _check_combinations(explained, models)
-    values["load_models"], values["load_all"] = models.models, models.everything
-    values["recovery_mode"] = RecoveryMode(values["recovery_mode"])
-    for name in ("log_location", "metrics_location"):
-        values[name] = values[name].absolute()
-    if values["data_dir"] is None:
-        beside = sources.config_file is not None and sources.config_file != SAGEMAKER_FILE
-        values["data_dir"] = (sources.config_file.parent if beside and sources.config_file else Path.cwd()) / "mms-data"
-    values["store_url"] = _store_url(values["store_url"], values["data_dir"])
-    gpus = available_gpus()
-    # As in MMS, a number from the environment is believed even where no such GPU is seen.
-    if values["number_of_gpu"] is None or explained["number_of_gpu"].chosen.source is not Source.ENVIRONMENT:
-        values["number_of_gpu"] = gpus if values["number_of_gpu"] is None else min(gpus, values["number_of_gpu"])
+    _check_combinations(explained)
+    values.update(_derived(sources, explained))
+    for name in DERIVED_DEFAULTS:
+        if explained[name].chosen.source is Source.DEFAULT:
+            chosen = dataclasses.replace(explained[name].chosen, value=values[name])
+            explained[name] = dataclasses.replace(explained[name], chosen=chosen)
     return ServerSettings(
         config_file=sources.config_file,
         explained={name: _hide(found) if BY_NAME[name].secret else found for name, found in explained.items()},
         model_defaults=_model_defaults(sources),
         **values,
     )
+
+
+def _derived(sources: ConfigSources, explained: Mapping[str, Explained]) -> dict[str, Any]:
+    """The fields that are not just the option's value: split, made absolute, or taken from the machine."""
+    models: StartupModels = explained["load_models"].value
+    data_dir = explained["data_dir"].value
+    if data_dir is None:
+        beside = sources.config_file if sources.config_file != SAGEMAKER_FILE else None
+        data_dir = (beside.parent if beside is not None else Path.cwd()) / "mms-data"
+    gpus, wanted = available_gpus(), explained["number_of_gpu"].value
+    # As in MMS, a number from the environment is believed even where no such GPU is seen.
+    believed = explained["number_of_gpu"].chosen.source is Source.ENVIRONMENT
+    return {
+        "load_models": models.models,
+        "load_all": models.everything,
+        "recovery_mode": RecoveryMode(explained["recovery_mode"].value),
+        "log_location": explained["log_location"].value.absolute(),
+        "metrics_location": explained["metrics_location"].value.absolute(),
+        "data_dir": data_dir,
+        "store_url": _store_url(explained["store_url"].value, data_dir),
+        "number_of_gpu": gpus if wanted is None else wanted if believed else min(gpus, wanted),
+    }
 
 
 def resolve_model(
@@ -238,11 +254,12 @@ def _candidate(option: Option, word: Word) -> Candidate:
     return Candidate(word_value(option, word), word.layer.source, word.layer.scope, word.where)
 
 
-def _check_combinations(explained: Mapping[str, Explained], models: StartupModels) -> None:
+def _check_combinations(explained: Mapping[str, Explained]) -> None:
     if explained["recover"].value and explained["clean_start"].value:
         raise UsageError(
             "--recover and --clean-start cannot be given together: one brings back what the other leaves out."
         )
+    models: StartupModels = explained["load_models"].value
     store, config = explained["model_store"], explained["log_config"]
     by_flag = store.chosen.source is Source.COMMAND_LINE
     if by_flag and not store.value.is_dir():

@@ -113,16 +113,21 @@ class ConfigSources:
 
 
 def read_sources(
-    *, config: str | None = None, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+    *,
+    config: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    config_flag: str = "--mms-config",
 ) -> ConfigSources:
     """Read every layer. `config` is the flag's file (or `sagemaker`), `flags` the other flags' values by option name.
 
-    A flag's None and False say nothing. Raises UsageError, one line with file and line.
+    A flag's None and False say nothing; `config_flag` is what messages call the first one. Raises UsageError, one line
+    with file and line.
     """
     environ = dict(os.environ if environ is None else environ)
     if unknown := set(flags or {}) - {option.name for option in SERVER_OPTIONS}:
         raise ValueError(f"no row of the option table: {sorted(unknown)}")
-    config_file = choose_config_file(config, environ)
+    config_file = choose_config_file(config, environ, config_flag)
     entries = read_properties(config_file, environ) if config_file else []
     file = _last_of_each(entries)
     enabled = _environment_enabled(file)
@@ -138,7 +143,7 @@ def read_sources(
     return _with_model_files(sources)
 
 
-def choose_config_file(flag: str | None, environ: Mapping[str, str]) -> Path | None:
+def choose_config_file(flag: str | None, environ: Mapping[str, str], flag_name: str = "--mms-config") -> Path | None:
     """The file to read: `MMS_CONFIG_FILE`, else the flag, else `config.properties` of the current folder if it is there."""
     named = environ.get(CONFIG_FILE_VARIABLE) or flag
     if named is None:
@@ -149,7 +154,7 @@ def choose_config_file(flag: str | None, environ: Mapping[str, str]) -> Path | N
         return file
     if named == SAGEMAKER:
         return SAGEMAKER_FILE
-    by = CONFIG_FILE_VARIABLE if environ.get(CONFIG_FILE_VARIABLE) else "--mms-config"
+    by = CONFIG_FILE_VARIABLE if environ.get(CONFIG_FILE_VARIABLE) else flag_name
     raise UsageError(f"{by} file not found: {named}")
 
 

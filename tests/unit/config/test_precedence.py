@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mms.config.options import MODEL_OPTIONS
+from mms.config.options import MODEL_OPTIONS, SERVER_OPTIONS
 from mms.config.properties import Entry
-from mms.config.resolve import Source, resolve_model
+from mms.config.resolve import Source, resolve_model, resolve_server
 from mms.config.sources import ConfigSources
 from mms.config.values import parse_api
 
@@ -179,3 +179,39 @@ def test_a_value_equal_to_a_weaker_one_still_comes_from_the_stronger_source(opti
         manifest = {MANIFEST_KEYS[option]: 0}
     resolved = resolve_model(sources, "CamelCase", overrides={}, manifest_settings=manifest, startup=False)
     assert resolved.explained[option].chosen.source is Source.MANIFEST
+
+
+# Keys of multi-model-server: there the environment beats the command line. For everything else it is the other way round.
+ENVIRONMENT_FIRST = {"load_models", "default_service_handler", "unregister_model_timeout"}
+SAMPLES = {
+    "server_id": ["a", "b", "c"],
+    "log_level": ["DEBUG", "WARNING", "ERROR"],
+    "drain_timeout": [1, 2, 3],
+    "default_service_handler": ["a:x", "b:x", "c:x"],
+    "quarantine_after": [5, 6, 7],
+    "batching": ["strict", "adaptive", "strict"],
+    "unregister_model_timeout": [0, 1, 2],
+    "load_models": ["http://h/a.mar", "http://h/b.mar", "http://h/c.mar"],
+    "store_auto_upgrade": [True, False, True],
+}
+
+
+@settings(max_examples=200, deadline=None)
+@given(option=st.sampled_from(sorted(SAMPLES)), said=st.sets(st.sampled_from(["flag", "variable", "key"])))
+def test_the_strongest_source_wins_for_the_server_too(option, said):
+    flag, variable, key = SAMPLES[option]
+    sources = ConfigSources(
+        flags={option: str(flag)} if "flag" in said else {},
+        environment={f"MMS_{option.upper()}": str(variable)} if "variable" in said else {},
+        file={option: Entry(option, str(key), "c:1")} if "key" in said else {},
+    )
+    texts = {"flag": ("command-line", flag), "variable": ("environment", variable), "key": ("config", key)}
+    order = ["variable", "flag", "key"] if option in ENVIRONMENT_FIRST else ["flag", "variable", "key"]
+    row = next(row for row in SERVER_OPTIONS if row.name == option)
+
+    explained = resolve_server(sources).explained[option]
+
+    candidates = (explained.chosen, *explained.beaten)
+    shown = [(str(c.source), row.kind.show(c.value) if option == "load_models" else c.value) for c in candidates]
+    assert shown[:-1] == [texts[layer] for layer in order if layer in said]
+    assert shown[-1][0] == "default"

@@ -1,5 +1,7 @@
 """The server's settings as a whole, and the corners of a model's."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,7 +68,7 @@ def test_a_relative_sqlite_file_becomes_absolute(folder):
 def test_secrets_do_not_show_in_what_is_explained(folder):
     settings = server(folder, "store_url=postgresql://u:hunter2@h/d\nkeystore_pass=hunter3\n")
     assert settings.keystore_pass == "hunter3"
-    assert "hunter" not in repr(settings.explained)
+    assert "hunter" not in repr(settings)
 
 
 def test_a_flag_beats_the_variable_and_the_file_for_our_own_options(folder):
@@ -142,3 +144,43 @@ def test_a_bad_value_for_one_model_is_refused_with_its_place(folder):
     (folder / "config.properties").write_text("m.batch_size=no\n")
     with pytest.raises(InvalidModel, match=r"m\.batch_size must be a whole number .* \(.*config\.properties:1\)"):
         resolve_model(read_sources(environ={}), "m", overrides={}, manifest_settings={}, startup=False)
+
+
+def test_a_source_that_contradicts_itself_is_refused_but_for_what_the_operator_last_said(folder):
+    (folder / "config.properties").write_text("m.min_workers=3\nm.max_workers=2\n")
+    with pytest.raises(InvalidModel, match=r"max_workers must not be less than min_workers \(3\), not 2"):
+        resolve_model(read_sources(environ={}), "m", overrides={}, manifest_settings={}, startup=False)
+    manifest = {"minWorkers": 3, "maxWorkers": 2}
+    with pytest.raises(InvalidModel, match=r"^model\.maxWorkers in the manifest must not be less"):
+        resolve_model(ConfigSources(), "m", overrides={}, manifest_settings=manifest, startup=False)
+    overrides = {"min_workers": 3, "max_workers": 2}
+    settings = resolve_model(ConfigSources(), "m", overrides=overrides, manifest_settings={}, startup=False)
+    assert (settings.min_workers, settings.max_workers) == (3, 3)
+
+
+def test_what_became_of_a_default_is_explained(folder):
+    settings = server(folder)
+    assert settings.explained["data_dir"].value == folder / "mms-data"
+
+
+def test_reading_a_configuration_pulls_in_nothing_heavy():
+    heavy = (
+        "asyncio",
+        "difflib",
+        "fastapi",
+        "http",
+        "javaproperties",
+        "numpy",
+        "psutil",
+        "sqlalchemy",
+        "structlog",
+        "typer",
+    )
+    program = (
+        "import sys\nfrom mms.config.check import check\nfrom mms.config.resolve import resolve_server\n"
+        "from mms.config.sources import read_sources\nsources = read_sources(environ={})\n"
+        "assert not check(sources)\nresolve_server(sources)\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout == "[]\n"
