@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 from mms.config.resolve import ModelSettings
-from mms.errors import DeadlineExceeded, MmsError, NoWorkerAvailable, PredictionFailed, WorkerDied
+from mms.errors import DeadlineExceeded, MmsError, NoWorkerAvailable, PredictionFailed
 from mms.inference.batching import BatchingMode, SendingAhead, batching
 from mms.inference.stats import ModelStats
 from mms.request import Batch, InferenceRequest, InferenceResponse, Result
@@ -211,6 +211,13 @@ class Dispatcher:
         rows = len(requests)
         batch = Batch(requests)
         batch.sent = now
+        try:
+            desk.worker.send(batch)
+        except RuntimeError:
+            # It has ended, and `worker_gone` is on its way.
+            self._queue.extendleft(reversed(requests))
+            self._set_aside(desk)
+            return
         if desk.batches:
             self._ahead += rows
         else:
@@ -222,7 +229,13 @@ class Dispatcher:
         observe = self.stats.wait.observe
         for request in requests:
             observe(now - request.arrived)
-        desk.worker.send(batch)
+
+    def _set_aside(self, desk: _Desk) -> None:
+        """Give it no further batch; what it holds is still its own."""
+        if not desk.leaving:
+            desk.leaving = True
+            if not desk.batches:
+                self._free.remove(desk)
 
     def _wake_at(self, until: float, now: float) -> None:
         """See that `_pump` runs at `until` at the latest; an earlier timer that is already set is kept, it only looks once more."""
@@ -331,9 +344,7 @@ class Dispatcher:
             await self._change()
         desk = self._desks.get(worker)
         if desk is not None:
-            desk.leaving = True
-            if not desk.batches:
-                self._free.remove(desk)
+            self._set_aside(desk)
 
     def worker_gone(self, worker: Worker, error: MmsError, unanswered: Sequence[Batch]) -> None:
         """A worker ended. What it had begun has died with it; what it had not, goes back to the head of the queue."""
@@ -351,7 +362,7 @@ class Dispatcher:
             self._queue.extendleft(reversed(ahead))
         if begun is not None:
             self._in_hand -= len(begun.requests)
-            self.stats.died += self._end_all(begun.requests, WorkerDied("Worker died."))
+            self.stats.died += self._end_all(begun.requests, error)
         if not self._open and not self._desks:
             self._drop_queue()
         self._watch_deadlines()

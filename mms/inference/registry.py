@@ -228,7 +228,7 @@ class Registry:
     def __len__(self) -> int:
         return sum(isinstance(entry, ServedModel) for entry in self._entries.values())
 
-    def sole_startup_model(self) -> str | None:
+    def only_startup_model(self) -> str | None:
         """The start-up model where there is just one, for a request that names none."""
         names = [served.key.name for served in self if served.startup]
         return names[0] if len(names) == 1 else None

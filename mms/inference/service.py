@@ -37,9 +37,9 @@ class InferenceService:
         """Most bytes of a body for that model; None where it is not served."""
         return self._registry.max_request_size(model)
 
-    def sole_startup_model(self) -> str | None:
+    def only_startup_model(self) -> str | None:
         """The start-up model where there is just one, for a request that names none."""
-        return self._registry.sole_startup_model()
+        return self._registry.only_startup_model()
 
     def health(self) -> str:
         """MMS's word for how many of the wanted workers there are: `Healthy`, `Partial Healthy` or `Unhealthy`.

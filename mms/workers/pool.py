@@ -128,9 +128,14 @@ class WorkerPool:
         )
         for seat in self._seats:
             if seat.ready and seat.worker is not None:
-                seat.worker.configure(
-                    batch_size=batch_size, response_timeout=response_timeout, max_response_size=max_response_size
-                )
+                self._tell_settings(seat.worker)
+
+    def _tell_settings(self, worker: Worker) -> None:
+        worker.configure(
+            batch_size=self.spec.batch_size,
+            response_timeout=self.spec.response_timeout,
+            max_response_size=self.spec.max_response_size,
+        )
 
     def resize(self, min_workers: int, max_workers: int) -> None:
         """Set the target and begin to reach it: start what is missing up to the minimum, stop what is beyond the maximum."""
@@ -188,7 +193,7 @@ class WorkerPool:
         for seat in leaving:
             if seat.worker is not None:
                 await seat.worker.stop(CLOSE_GRACE)
-                self._worker_gone(seat.worker, WorkerDied("Worker died."), ())
+                self._worker_gone(seat.worker, WorkerDied("Worker scaled down."), ())
         self._leaving.clear()
         self._tell_outcome(None)
 
@@ -231,9 +236,12 @@ class WorkerPool:
                         await start
                     return None
                 await start
+                self._tell_settings(worker)  # they may have changed since it was made
                 return worker
             finally:
                 news.cancel()
+                start.cancel()
+                await asyncio.gather(start, return_exceptions=True)
 
     async def _start(self, worker: Worker) -> None:
         assert self._listener is not None, "attach() comes first"
@@ -259,7 +267,7 @@ class WorkerPool:
             except TimeoutError:
                 logger.warning("A worker of model %s is stopped with requests waiting.", self.spec.model.name)
             await worker.stop(seat.grace)
-            self._worker_gone(worker, WorkerDied("Worker died."), ())
+            self._worker_gone(worker, WorkerDied("Worker scaled down."), ())
         seat.ready = False
 
     async def _pause(self, seat: _Seat, seconds: float) -> None:
@@ -275,8 +283,7 @@ class WorkerPool:
             return  # it ended while loading: `start` raises that; or it is told for the second time
         seat.ready = False
         if not seat.leaving:
-            self.last_error = error.message
-            logger.warning("A worker of model %s ended: %s", self.spec.model.name, error.message)
+            self.last_error = getattr(error, "detail", "") or error.message
         seat.news.set()
         assert self._client is not None, "attach() comes first"
         self._client.worker_gone(worker, error, unanswered)

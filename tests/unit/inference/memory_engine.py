@@ -57,7 +57,7 @@ class MemoryWorker(Worker):
             if asyncio.current_task().cancelling():
                 raise
             raise LoadFailed("Failed to start workers", detail="it was stopped") from None
-        except LoadFailed:
+        except Exception:
             self._state = WorkerState.DEAD
             raise
         self._state = advance(self._state, WorkerState.READY)
@@ -96,13 +96,15 @@ class MemoryWorker(Worker):
             return
         if self._state is WorkerState.DEAD:
             return
-        self._state = advance(self._state, WorkerState.STOPPING)
+        if self._state is not WorkerState.STOPPING:
+            self._state = advance(self._state, WorkerState.STOPPING)
         self._work.set()
         try:
             async with asyncio.timeout(grace):
                 await self._ended.wait()
         except TimeoutError:
             self.kill()
+            await self._ended.wait()
 
     def kill(self) -> None:
         if self._state is WorkerState.DEAD:
