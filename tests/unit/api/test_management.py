@@ -182,7 +182,7 @@ async def test_the_boot_tells_its_story(operator) -> None:
 
     assert (story["decision"], story["reason"]) == ("REPLAY", "the last incarnation crashed")
     assert story["previous"]["epoch"] == 7
-    assert story["outcomes"] == {"active": 1, "failed": 1}
+    assert (story["state"], story["generation"]) == ("complete", 3)
     assert story["models"][1]["error"] == "no such file"
 
 
