@@ -33,8 +33,8 @@ class DownloadLimits:
 
     connect: float = 10.0
     read: float = 60.0
-    total: float = 1800.0
-    max_size: int = 64 << 30
+    total: float = 600.0
+    max_size: int = 10 << 30
 
 
 def is_url(url: str) -> bool:

@@ -23,6 +23,7 @@ _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<real>(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
 _WORDS: dict[str, Any] = {"null": None, "true": True, "false": False}
+_LONGEST = 1 << 18  # characters; strict JSON may be of any length, this reader is not made for bulk
 _SEPARATORS = frozenset({",", ";"})
 _NAME_ENDS = frozenset({":", "=", "=>"})
 
@@ -41,6 +42,8 @@ def loads(text: str) -> Any:
         try:
             return json.loads(text)
         except ValueError:
+            if len(text) > _LONGEST:
+                raise
             return _Reader(text).document()
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -121,7 +124,8 @@ def _unquoted(text: str) -> str:
         escape = match[1]
         return chr(int(escape[1:], 16)) if len(escape) == 5 else _ESCAPED.get(escape, escape)
 
-    return _ESCAPE.sub(plain, text[1:-1])
+    halves = _ESCAPE.sub(plain, text[1:-1])  # a character beyond 16 bits is written as two escapes
+    return halves.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def _word(text: str) -> Any:

@@ -28,7 +28,7 @@ from mms.errors import (
 
 logger = logging.getLogger(__name__)
 
-MAX_ARCHIVE_SIZE = 64 << 30  # bytes: of a download, and of an archive when unpacked
+MAX_UNPACKED_SIZE = 64 << 30  # bytes
 
 _GONE = (BadInput, ModelNotFound, DownloadFailed)
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
@@ -69,13 +69,13 @@ class ArchiveStore:
         data_dir: Path,
         *,
         tag: str,
-        max_archive_size: int = MAX_ARCHIVE_SIZE,
+        max_unpacked_size: int = MAX_UNPACKED_SIZE,
         limits: DownloadLimits | None = None,
     ) -> None:
         """`tag` names this life's temporary folder under `data_dir/tmp/` (store uuid and epoch), for the next boot's sweep."""
         self._model_store = model_store
-        self._kept = KeptContent(data_dir, tag=tag, max_size=max_archive_size)
-        self._limits = limits or DownloadLimits(max_size=max_archive_size)
+        self._kept = KeptContent(data_dir, tag=tag, max_size=max_unpacked_size)
+        self._limits = limits or DownloadLimits()
 
     def open(self, url: str) -> ModelArchive:
         """Open what the URL names today.

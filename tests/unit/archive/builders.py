@@ -28,9 +28,10 @@ def as_bytes(content: str | bytes) -> bytes:
 
 def zipped(files: Files) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), as_bytes(content))
+            info = zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0))
+            archive.writestr(info, as_bytes(content), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
