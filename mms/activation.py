@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mms.archive.model_archive import ArchiveStore, ModelArchive
 from mms.config.resolve import ModelSettings, ServerSettings, Source, resolve_model
 from mms.config.sources import ConfigSources
-from mms.errors import BadInput, InvalidModel
+from mms.config.startup_models import check_model_name
+from mms.errors import InvalidModel
 from mms.inference.registry import ServedModel
 from mms.records import ModelKey, Overrides
 from mms.workers.engine import Engine, WorkerSpec
@@ -20,9 +20,7 @@ from mms.workers.pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
-MAX_NAME_LENGTH = 256
 RUNTIMES = ("python", "python2", "python3")
-_FORBIDDEN_IN_NAMES = re.compile(r"[/\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +83,7 @@ class Activator:
         name = said.name or manifest.model_name or (archive.default_name if said.startup else None)
         if not name:
             raise InvalidModel("Model name is not defined.")
-        if len(name) > MAX_NAME_LENGTH or _FORBIDDEN_IN_NAMES.search(name):
-            raise BadInput(
-                f"Parameter model_name must be 1 to {MAX_NAME_LENGTH} characters without / and control characters."
-            )
+        check_model_name(name)
         handler = said.handler or manifest.handler or self._settings.default_service_handler
         if not handler and archive.onnx_file is None:
             raise InvalidModel("Model handler is not defined.")
@@ -107,6 +102,7 @@ class Activator:
             override_seq=said.override_seqs,
             manifest_settings=archive.manifest.settings,
             startup=said.startup,
+            cores=self._settings.number_of_gpu or None,
         )
         for option, explained in settings.explained.items():
             if explained.chosen.source is not Source.API:

@@ -7,20 +7,20 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from mms.config.check import check
+from mms.config.check import Severity, check
 from mms.config.resolve import resolve_server
 from mms.config.sources import read_sources
 from mms.errors import UsageError
 from mms.records import BootOptions
 
 
-def run_server(config: str | None, flags: Mapping[str, Any]) -> int:
+def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str = "--config") -> int:
     """Run one server life in this process; returns its exit code. Raises BootError in one line."""
-    sources = read_sources(config=config, flags=flags)
-    settings = resolve_server(sources)
+    sources = read_sources(config=config, flags=flags, config_flag=config_flag)
     findings = check(sources)
     if fatal := [finding for finding in findings if finding.fatal]:
         raise UsageError("\n".join(str(finding) for finding in fatal))
+    settings = resolve_server(sources)
     # The fork server holds what every worker needs and nothing of the server: it starts before the server's own imports,
     # and while they run it imports numpy and onnxruntime on another core.
     from mms.workers.launcher import launch_fork_server
@@ -41,7 +41,7 @@ def run_server(config: str | None, flags: Mapping[str, Any]) -> int:
         server_log.configure_from(settings.log_config)
     log = logging.getLogger("mms.config")
     for finding in findings:
-        log.warning("%s", finding)
+        log.log(logging.INFO if finding.severity is Severity.NOTE else logging.WARNING, "%s", finding)
     options = BootOptions(settings.recover, settings.clean_start, settings.recovery_mode)
 
     files = LogFiles()

@@ -85,7 +85,7 @@ def run_in_foreground(arguments: argparse.Namespace, pid_file: Path) -> int:
         "clean_start": arguments.clean_start,
     }
     try:
-        return run_server(arguments.mms_config, flags)
+        return run_server(arguments.mms_config, flags, config_flag="--mms-config")
     except UsageError as error:
         print(error.message, file=sys.stderr)  # noqa: T201
         return 1  # MMS's exit status for a start that cannot be

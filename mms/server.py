@@ -14,6 +14,7 @@ from mms.activation import Activator
 from mms.api.access_log import LogSink
 from mms.api.apps import Listeners
 from mms.api.served import ServedModels
+from mms.archive.download import DownloadLimits
 from mms.archive.model_archive import ArchiveStore, ModelArchive
 from mms.config.machine import available_cores
 from mms.config.resolve import ServerSettings
@@ -36,7 +37,6 @@ from mms.workers.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 5.0
 EXIT_CLEAN = 0
 EXIT_UNCLEAN = 1
 EXIT_FENCED = 75
@@ -135,7 +135,12 @@ class Server:
         settings = self._settings
         self._engine = self._make_engine(self._store.store_uuid, self._store.epoch)
         tag = f"{self._store.store_uuid[:8]}-{self._store.epoch}"
-        self._archives = ArchiveStore(settings.model_store, settings.data_dir, tag=tag)
+        self._archives = ArchiveStore(
+            settings.model_store,
+            settings.data_dir,
+            tag=tag,
+            limits=DownloadLimits(total=settings.download_timeout, max_size=settings.max_archive_size),
+        )
         self._activator = Activator(self._archives, self._engine, self._sources, settings, load_slots=self._cores)
         self._manager = ModelManager(
             self._state,
@@ -164,10 +169,10 @@ class Server:
         replay = await self._plan()
         self._status.replaying(replay)
         await replay.run()
-        self._status.complete()
         await self._enter(IncarnationState.RUNNING)
         if not self._decision.safe_mode:
             self._gate.open()
+        self._status.complete()
         logger.info("Ready after %.3f s.", self._status.recovered_in)
         logger.info("Model server started.")
 
@@ -212,7 +217,7 @@ class Server:
     async def _heartbeat(self) -> None:
         """Every few seconds: a sign of life, request counts, outcomes that are still to be recorded."""
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(self._settings.heartbeat_interval)
             await self._store.heartbeat({served.key: served.requests_seen for served in self._registry})
             await self._state.flush()
             if self._store.health is StoreHealth.FENCED:
@@ -297,6 +302,8 @@ async def serve(
             store_auto_upgrade=settings.store_auto_upgrade,
             accept_store_loss=settings.accept_store_loss,
             clean_start=options.clean_start,
+            journal_keep_days=settings.journal_keep_days,
+            journal_keep_entries=settings.journal_keep_entries,
         )
     )
     return await Server(settings, sources, options, store, make_engine, logs).run()
