@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from functools import partial
 
 from starlette.types import ASGIApp
@@ -17,7 +18,6 @@ from mms.api.ports import Journal, Manager, Models, PredictionService, Status
 from mms.api.protocol import Site
 from mms.api.request_ids import RequestIds
 from mms.api.routes import Router
-from mms.api.tls import tls_context
 from mms.api.wire import Cors, Wire
 from mms.config.resolve import ServerSettings
 
@@ -58,7 +58,7 @@ class Listeners:
         if not single:
             ports.append((Slashes(Described(openapi.management_paths(), management)), site(None)))
             addresses.append(settings.management_address)
-        tls = partial(tls_context, settings)
+        tls = partial(_tls_context, settings)
         self._listeners = [Listener(where, *port, tls) for where, port in zip(addresses, ports, strict=True)]
 
     @property
@@ -89,3 +89,9 @@ class Listeners:
         for listener in self._listeners:
             with contextlib.suppress(OSError):
                 await listener.close()
+
+
+def _tls_context(settings: ServerSettings) -> ssl.SSLContext:
+    from mms.api.tls import tls_context  # cryptography is only paid for where an address is https
+
+    return tls_context(settings)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from mms.config.resolve import ServerSettings
 from mms.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+_PEM = serialization.Encoding.PEM
+_SELF_SIGNED_DAYS = 365
 
 
 def tls_context(settings: ServerSettings) -> ssl.SSLContext:
@@ -20,7 +32,10 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext:
     elif settings.certificate_file is not None:
         _load_pem(context, settings.certificate_file, settings.private_key_file)
     else:
-        raise UsageError("An https address needs certificate_file and private_key_file, or keystore.")
+        logger.warning(
+            "No certificate is configured: https is served with one made up for this start, which nobody trusts."
+        )
+        _load_from_memory(context, _self_signed())
     return context
 
 
@@ -40,22 +55,34 @@ def _no_password() -> str:
 
 def _load_keystore(context: ssl.SSLContext, keystore: Path, password: str) -> None:
     try:
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.serialization import pkcs12
-    except ImportError as error:
-        raise UsageError(
-            "A keystore needs the package cryptography; install it, or give certificate_file and private_key_file."
-        ) from error
-    try:
         key, certificate, others = pkcs12.load_key_and_certificates(keystore.read_bytes(), password.encode())
     except (OSError, ValueError) as error:
         raise UsageError(f"The keystore {keystore} cannot be read: {error}.") from error
     if key is None or certificate is None:
         raise UsageError(f"The keystore {keystore} holds no key with its certificate.")
-    encoding = serialization.Encoding.PEM
-    pem = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    pem += b"".join(one.public_bytes(encoding) for one in (certificate, *others))
+    pem = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem += b"".join(one.public_bytes(_PEM) for one in (certificate, *others))
     _load_from_memory(context, pem)
+
+
+def _self_signed() -> bytes:
+    """A new key and a certificate for localhost."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=_SELF_SIGNED_DAYS))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return pem + certificate.public_bytes(_PEM)
 
 
 def _load_from_memory(context: ssl.SSLContext, pem: bytes) -> None:
