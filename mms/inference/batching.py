@@ -10,6 +10,8 @@ import math
 from enum import StrEnum
 from typing import Protocol
 
+from mms.workers.engine import MAX_IN_FLIGHT
+
 EARLY = 0.0005
 """Timers count in milliseconds: a moment that is nearer than this has come."""
 
@@ -238,7 +240,7 @@ class SendingAhead:
 
     def configure(self, batch_size: int) -> None:
         """Hold from the next batch on."""
-        self._most = max(self.REQUESTS // max(batch_size, 1), 1)
+        self._most = min(max(self.REQUESTS // max(batch_size, 1), 1), MAX_IN_FLIGHT - 1)
 
     def answered(self, seconds: float) -> None:
         """A batch was answered `seconds` after its turn began."""

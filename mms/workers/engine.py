@@ -12,6 +12,10 @@ from mms.errors import MmsError
 from mms.records import ModelKey
 from mms.request import Batch, Result
 
+MAX_IN_FLIGHT = 32
+"""Most batches in a worker's hands. Mostly it is one, or two so that it never idles; where a handler answers in microseconds
+(batch size 1 above all), the way to the worker takes longer than the work, and only more of them in one write keep it busy."""
+
 
 class WorkerState(StrEnum):
     """The true state of a worker, as the API shows it; `lifecycle.py` holds the transitions."""
@@ -61,7 +65,8 @@ class WorkerListener(Protocol):
 class Worker(Protocol):
     """One loaded model in one child process.
 
-    Batches are answered in the order in which they were sent; up to two may be in flight so that the worker never idles.
+    Batches are answered in the order in which they were sent, each before the next begins; up to `MAX_IN_FLIGHT` may be in
+    its hands, so what stands behind an unanswered one has not begun.
     """
 
     @property
@@ -92,7 +97,7 @@ class Worker(Protocol):
         """Start the process and load the model; returns when READY. Raises LoadFailed (the process is then gone)."""
 
     def send(self, batch: Batch) -> None:
-        """Write one frame; returns at once. Only in READY or BUSY."""
+        """Write one frame; returns at once. Raises RuntimeError where it has ended (`worker_gone` then follows) or is not ready."""
 
     def configure(self, *, batch_size: int, response_timeout: float, max_response_size: int) -> None:
         """Change live settings; holds from the next batch on."""
