@@ -90,6 +90,8 @@ class Activator:
         runtime = said.runtime or manifest.runtime
         if runtime not in RUNTIMES:
             raise InvalidModel("Runtime is not defined or invalid.")
+        if archive.error:  # after name and handler, whose absence MMS complains about first
+            raise InvalidModel(archive.error)
         key = ModelKey(name, manifest.model_version or "")
         return Prepared(key, archive, handler, runtime, self.resolve(key, archive, said), said.startup)
 
