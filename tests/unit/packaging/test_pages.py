@@ -1,9 +1,15 @@
 """The pages: what they point at is there."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
+
+from mms import cli
+from mms.api.management import management_app
+from mms.model_manager import ModelManager
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -31,3 +37,29 @@ def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
 def test_the_pages_that_a_reader_is_promised_are_there() -> None:
     for name in ("getting-started", "recovery", "settings", "api", "operations", "migrating-from-mms", "glossary"):
         assert (ROOT / "docs" / f"{name}.md").exists(), name
+
+
+def test_the_api_page_lists_the_management_routes_that_the_server_offers_and_no_other() -> None:
+    app = management_app(ModelManager, None, None)  # type: ignore[arg-type]  # only asked for its routes
+    offered = {
+        f"{method} {route.path.replace('{model_name}', '{model}')}"
+        for route in app.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    }
+    section = (ROOT / "docs" / "api.md").read_text().split("## Management")[1]
+    assert set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", section, re.MULTILINE)) == offered
+
+
+def test_the_operations_page_explains_each_exit_code() -> None:
+    codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")} - {cli.EXIT_FAILED}
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == codes
+
+
+def test_every_module_that_the_migration_page_promises_to_handlers_can_be_imported() -> None:
+    page = (ROOT / "docs" / "migrating-from-mms.md").read_text().split("## Handlers")[1]
+    promised = re.findall(r"`(mms\.[a-z_.]+)`", page)
+    assert "mms.service" in promised
+    for module in promised:
+        importlib.import_module(module)
