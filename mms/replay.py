@@ -6,12 +6,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from mms.activation import Activator, Prepared, Said
 from mms.archive.model_archive import ModelArchive
-from mms.errors import ChangedArchive, LoadFailed, MissingArchive, MmsError
+from mms.errors import ChangedArchive, LoadFailed, MissingArchive, MmsError, NotCommitted, OutcomeUnknown
 from mms.inference.registry import Registry, ServedModel
 from mms.records import (
     Begun,
@@ -50,7 +51,8 @@ class Replay:
     ) -> None:
         self._plan = plan
         self._opened = opened
-        self._pending = {begun.row.key.name: begun for begun in pending}
+        self._pending = {begun.row.key.name: begun for begun in pending}  # by seq: the last word of each name
+        self._superseded = [begun for begun in pending if self._pending[begun.row.key.name] is not begun]
         self._state = state
         self._activator = activator
         self._registry = registry
@@ -81,8 +83,10 @@ class Replay:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._parallel, len(self._waiting))):
                     group.create_task(self._work_off())
-        for begun in self._pending.values():  # of models that this boot had no reason to load (a tombstone, say)
-            await self._state.finish(begun, ChangeOutcome.DONE, _no_answer(begun), begun.row)
+        # What is still pending is of models that this boot had no reason to load (a tombstone, say).
+        for begun in (*self._superseded, *self._pending.values()):
+            row = self._state.rows.get(begun.row.key.name, begun.row)
+            await self._state.finish(begun, ChangeOutcome.DONE, _no_answer(begun), row)
 
     def row(self, name: str) -> Registration | None:
         """The stored row of a model, as it is now."""
@@ -129,16 +133,38 @@ class Replay:
         if settings.min_workers <= 0:
             await self._settle_success(item, prepared)
             return ReplayOutcome.ACTIVE, ""
-        await self._store.open_attempts([(item.key, prepared.archive.sha256)])
         try:
-            await served.scale(settings.min_workers, settings.max_workers)
+            async with self._attempt(item.key, prepared.archive.sha256):
+                await served.scale(settings.min_workers, settings.max_workers)
         except LoadFailed as error:
             outcome = await self._load_failed(item, prepared, served, error)
             return outcome, error.detail or error.message
-        finally:
-            await self._store.close_attempts([item.key])
         await self._settle_success(item, prepared)
         return ReplayOutcome.ACTIVE, ""
+
+    @asynccontextmanager
+    async def _attempt(self, key: ModelKey, sha256: str) -> AsyncIterator[None]:
+        """Committed before the load and closed after it: what is open when the server dies is what may have killed it.
+
+        A store that is away now must not keep models from coming back: they then load without this guard.
+        """
+        try:
+            await self._store.open_attempts([(key, sha256)])
+        except (NotCommitted, OutcomeUnknown) as lost:
+            logger.warning("The attempt to load %s is not recorded: %s", key.name, lost.message)
+        try:
+            yield
+        finally:
+            try:
+                await self._store.close_attempts([key])
+            except (NotCommitted, OutcomeUnknown) as lost:
+                logger.warning("The end of the attempt to load %s is not recorded: %s", key.name, lost.message)
+
+    def _current(self, item: PlanItem) -> Registration | None:
+        """The item's row as it is now: a charge may have changed it, or made it, since the plan."""
+        if item.registration is None and item.origin is Origin.API:
+            return None
+        return self._state.rows.get(item.key.name, item.registration)
 
     async def _prepare(self, item: PlanItem) -> Prepared:
         row = item.registration
@@ -160,16 +186,17 @@ class Replay:
         self, item: PlanItem, outcome: ReplayOutcome, error: MmsError
     ) -> tuple[ReplayOutcome, str]:
         """Kept and shown, answering 503 with the reason; its stored row stays."""
-        if item.registration is None:
+        row = self._current(item)
+        if row is None:
             self._registry.withdraw(item.key.name)  # as in MMS, a start-up model that cannot be opened is not known
         else:
             self._registry.hold(item.key, f"Model {item.key.name} is not in service: {error.message}")
-            failed = replace(item.registration, state=RegistrationState.FAILED, last_error=error.message)
-            await self._conclude(item.registration, failed, error)
+            failed = replace(row, state=RegistrationState.FAILED, last_error=error.message)
+            await self._conclude(row, failed, error)
         return outcome, error.message
 
     async def _settle_success(self, item: PlanItem, prepared: Prepared) -> None:
-        row = item.registration
+        row = self._current(item)
         if row is None:
             return
         sha256 = prepared.archive.sha256
@@ -181,7 +208,7 @@ class Replay:
     ) -> ReplayOutcome:
         """Charge the model (never for trouble of the environment); its workers go on trying with back-off."""
         text = error.detail or error.message
-        row = item.registration or Registration(
+        row = self._current(item) or Registration(
             key=item.key, origin=Origin.MANIFEST, state=RegistrationState.ACTIVE, sha256=prepared.archive.sha256
         )
         failed = replace(row, state=RegistrationState.FAILED, last_error=text)

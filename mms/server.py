@@ -77,6 +77,7 @@ class Server:
         self._status = ServerStatus(store, self._registry)
         self._stop = asyncio.Event()
         self._stop_reason = ""
+        self._running = False  # True once the store knows that the boot has finished
         self._hurry = asyncio.Event()
         self._engine: Engine
         self._archives: ArchiveStore
@@ -100,7 +101,9 @@ class Server:
         if boot.done():
             boot.result()  # a boot that failed ends the server, dirty
             heartbeat = asyncio.create_task(self._heartbeat())
-            await stop
+            await asyncio.wait((heartbeat, stop), return_when=asyncio.FIRST_COMPLETED)
+            if heartbeat.done():
+                heartbeat.result()  # it never ends by itself: a defect, and the server ends with it, dirty
             heartbeat.cancel()
             return await self._shut_down()
         return await self._interrupt(boot)
@@ -169,9 +172,9 @@ class Server:
         replay = await self._plan()
         self._status.replaying(replay)
         await replay.run()
-        await self._enter(IncarnationState.RUNNING)
-        if not self._decision.safe_mode:
-            self._gate.open()
+        if not self._decision.safe_mode:  # which goes on counting as a boot that did not finish
+            self._running = await self._enter(IncarnationState.RUNNING)
+        self._gate.open()
         self._status.complete()
         logger.info("Ready after %.3f s.", self._status.recovered_in)
         logger.info("Model server started.")
@@ -220,6 +223,8 @@ class Server:
             await asyncio.sleep(self._settings.heartbeat_interval)
             await self._store.heartbeat({served.key: served.requests_seen for served in self._registry})
             await self._state.flush()
+            if not self._running and not self._decision.safe_mode:
+                self._running = await self._enter(IncarnationState.RUNNING)
             if self._store.health is StoreHealth.FENCED:
                 logger.error("Another server has taken the store: management is closed, this server drains and ends.")
                 self._gate.close("Another server has taken the store; this one is ending.")
@@ -235,11 +240,18 @@ class Server:
         boot.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await boot
-        await self._store.interrupt_boot(self._stop_reason)
+        await self._end_boot()
         await self._listeners.close()
         await self._engine.close()
         await self._store.close()
         return EXIT_CLEAN
+
+    async def _end_boot(self) -> None:
+        """The boot did not finish, by order and not by a crash."""
+        try:
+            await self._store.interrupt_boot(self._stop_reason)
+        except (NotCommitted, OutcomeUnknown) as error:
+            logger.warning("The stop while booting is not recorded: %s", error.message)
 
     async def _shut_down(self) -> int:
         """Not ready, stop accepting, drain, stop workers, and last of all the clean mark."""
@@ -255,6 +267,8 @@ class Server:
             and not self._hurry.is_set()
             and await self._enter(IncarnationState.CLEAN, self._stop_reason)
         )
+        if not self._running:
+            await self._end_boot()
         if clean and left:
             logger.warning("%d API registrations will not return without --recover.", len(left))
         await self._store.close()
@@ -265,7 +279,7 @@ class Server:
 
     async def _drain(self) -> bool:
         """Finish what was accepted, within `drain_timeout`; True where every management change is settled."""
-        entered = await self._enter(IncarnationState.STOPPING, self._stop_reason)
+        entered = self._running and await self._enter(IncarnationState.STOPPING, self._stop_reason)
         await self._listeners.stop_accepting()
         hurry = asyncio.create_task(self._hurry.wait())
         changes = asyncio.create_task(self._settle_changes())
