@@ -247,9 +247,10 @@ class SendingAhead:
         known = self._seconds
         self._seconds = seconds if known < 0.0 else known + 0.1 * (seconds - known)
 
-    def stuck(self, seconds: float) -> bool:
-        """Whether a turn that has lasted `seconds` is no usual one: what is sent ahead now would be stuck behind it."""
-        return seconds > 2 * self._seconds + self.WINDOW
+    @property
+    def longest_turn(self) -> float:
+        """Seconds after which a turn is no usual one any more: what is sent ahead then would be stuck behind it."""
+        return 2 * self._seconds + self.WINDOW
 
     @property
     def batches(self) -> int:

@@ -74,3 +74,10 @@ class ModelStats:
         self.wait = Histogram(SECONDS)
         self.turn = Histogram(SECONDS)
         self.size = Histogram(ROWS)
+
+    def batch(self, rows: int, turn: float) -> None:
+        """Count one answered batch."""
+        self.batches += 1
+        self.rows += rows
+        self.size.observe(rows)
+        self.turn.observe(turn)

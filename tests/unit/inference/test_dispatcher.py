@@ -427,3 +427,37 @@ async def test_waiting_for_the_last_answer(gate: Gate):
     assert [worker.state for worker in model.workers] == [WorkerState.READY]
     assert isinstance(asked[1].result, InferenceResponse)
     await model.close()
+
+
+async def test_waiting_for_the_last_answer_ends_where_the_last_request_expires():
+    async def never_loads(_: MemoryWorker) -> None:
+        await asyncio.Event().wait()
+
+    model = served(MemoryEngine(echo, never_loads), response_timeout=0.01, startup_timeout=0.02)
+    model.scale_soon(1, 1)
+    ask(model, b"1")
+    async with asyncio.timeout(2):
+        await model.idle()
+    await model.close()
+
+
+async def test_a_worker_that_has_ended_unnoticed_costs_no_request(gate: Gate):
+    """Between a worker's end and the word of it, its `send` raises: the batch waits for another worker."""
+    engine = MemoryEngine(gate)
+    model = served(engine, min_workers=2, max_workers=2)
+    await model.scale(2, 2)
+    last = engine.workers[1]
+
+    def ended(_: object) -> None:
+        raise RuntimeError("it takes no batch")
+
+    last.send = ended
+    asked = ask(model, b"1")
+    gate.let()
+    assert await bodies(asked) == [b"1"]
+    assert engine.workers[0].sizes == [1]
+    last.kill()
+    gate.let(2)
+    assert await bodies(ask(model, b"2", b"3")) == [b"2", b"3"]
+    assert adds_up(model)
+    await model.close()

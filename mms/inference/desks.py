@@ -1,0 +1,106 @@
+"""The ready workers of one model as the dispatcher sees them: who is free, who holds what, and in which order."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from mms.request import Batch, InferenceRequest
+from mms.workers.engine import Worker
+
+
+class Desk:
+    """One ready worker and the batches in its hands, oldest first; `turn_began` is when the oldest became its only task."""
+
+    __slots__ = ("batches", "leaving", "turn_began", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.batches: deque[Batch] = deque()
+        self.turn_began = 0.0
+        self.leaving = False
+
+
+class Desks:
+    """All desks of a model.
+
+    `free` are those with nothing in hand; the last one used goes first, its caches are warm. `in_hand` counts requests with
+    workers, `ahead` those of them that stand behind a worker's oldest batch: nobody has begun them.
+    """
+
+    __slots__ = ("_by_worker", "ahead", "free", "in_hand")
+
+    def __init__(self) -> None:
+        self._by_worker: dict[Worker, Desk] = {}
+        self.free: list[Desk] = []
+        self.in_hand = 0
+        self.ahead = 0
+
+    def __len__(self) -> int:
+        return len(self._by_worker)
+
+    def __contains__(self, worker: Worker) -> bool:
+        return worker in self._by_worker
+
+    def add(self, worker: Worker) -> None:
+        """A worker is ready."""
+        desk = Desk(worker)
+        self._by_worker[worker] = desk
+        self.free.append(desk)
+
+    def get(self, worker: Worker) -> Desk | None:
+        """The worker's desk; None once it is gone."""
+        return self._by_worker.get(worker)
+
+    def hand(self, desk: Desk, batch: Batch, now: float) -> None:
+        """A batch has been sent."""
+        rows = len(batch.requests)
+        if desk.batches:
+            self.ahead += rows
+        else:
+            self.free.remove(desk)
+            desk.turn_began = now
+        desk.batches.append(batch)
+        self.in_hand += rows
+
+    def answered(self, worker: Worker, now: float) -> tuple[Desk, float]:
+        """The worker's oldest batch is answered: its desk, and how long the turn was."""
+        desk = self._by_worker[worker]
+        batch = desk.batches.popleft()
+        self.in_hand -= len(batch.requests)
+        turn = now - desk.turn_began
+        desk.turn_began = now
+        if desk.batches:
+            self.ahead -= len(desk.batches[0].requests)
+        elif not desk.leaving:
+            self.free.append(desk)
+        return desk, turn
+
+    def least_loaded(self, most: int, longest_turn: float, now: float) -> Desk | None:
+        """The desk with the fewest batches, below `most`, and none of its turns longer than `longest_turn` so far; or None."""
+        least: Desk | None = None
+        since = now - longest_turn
+        for desk in self._by_worker.values():
+            held = len(desk.batches)
+            if held < most and not desk.leaving and desk.turn_began >= since:
+                most = held
+                least = desk
+        return least
+
+    def set_aside(self, desk: Desk) -> None:
+        """Give it no further batch; what it holds is still its own."""
+        if not desk.leaving:
+            desk.leaving = True
+            if not desk.batches:
+                self.free.remove(desk)
+
+    def remove(self, worker: Worker) -> tuple[list[InferenceRequest], list[InferenceRequest]] | None:
+        """The worker has ended: the requests that it had begun, and those that it had not; None if it was gone already."""
+        desk = self._by_worker.pop(worker, None)
+        if desk is None:
+            return None
+        self.set_aside(desk)
+        begun = desk.batches.popleft().requests if desk.batches else []
+        ahead = [request for batch in desk.batches for request in batch.requests]
+        self.in_hand -= len(begun) + len(ahead)
+        self.ahead -= len(ahead)
+        return begun, ahead
