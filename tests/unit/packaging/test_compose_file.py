@@ -8,6 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from mms.config.check import check
+from mms.config.resolve import resolve_server
+from mms.config.sources import read_sources
+from mms.records import RecoveryMode
+
 ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / "docker-compose.yml"
 
@@ -66,3 +71,18 @@ def test_each_service_says_whether_it_is_healthy_and_keeps_its_data_in_a_named_v
 
 def test_the_management_port_is_published_to_this_machine_only(compose: dict[str, Any]) -> None:
     assert "127.0.0.1:8081:8081" in compose["services"]["server"]["ports"]
+
+
+def test_the_image_s_configuration_and_the_compose_environment_are_understood_by_the_server(
+    compose: dict[str, Any],
+) -> None:
+    environment = {**compose["services"]["server"]["environment"], "MMS_STORE_URL": "postgresql://mms:mms@database/mms"}
+    sources = read_sources(config=str(ROOT / "docker" / "config.properties"), environ=environment)
+    assert check(sources) == []
+    settings = resolve_server(sources)
+    assert settings.recovery_mode is RecoveryMode.ALWAYS
+    assert settings.store_auto_upgrade is True
+    assert settings.store_url.startswith("postgresql")
+    assert settings.store_lock_wait == 30
+    assert settings.drain_timeout < 15, "the stop_grace_period is longer"
+    assert settings.data_dir == Path("/var/lib/mms")
