@@ -106,6 +106,7 @@ class ModelManager:
             self._registry.publish(served)
             status = ChangeStatus.REGISTERED if workers <= 0 else ChangeStatus.PROCESSING
             if workers > 0:
+                served.scale_soon(workers, prepared.settings.max_workers)
                 self._watch(served)
         else:
             try:
