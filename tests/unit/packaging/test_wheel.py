@@ -1,10 +1,15 @@
 """The wheel: what an installed server finds."""
 
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import hatchling.build
 import pytest
+
+from tests.acceptance.running import RunningServer
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -51,3 +56,25 @@ def test_the_wheel_brings_the_console_scripts(wheel: zipfile.ZipFile) -> None:
         *("model-archiver", "=", "mms.entry:model_archiver"),
         *("multi-model-server", "=", "mms.entry:multi_model_server"),
     ]
+
+
+@pytest.mark.slow
+def test_a_server_runs_from_the_wheel_alone_and_makes_its_store_from_the_migrations_in_it(
+    wheel: zipfile.ZipFile, tmp_path: Path
+) -> None:
+    installed = tmp_path / "site-packages"
+    wheel.extractall(installed)
+    environment = {"PYTHONPATH": str(installed)}
+    with RunningServer(tmp_path / "server", environment=environment) as server:
+        server.start()
+        assert server.recovery()["decision"] == "MANIFEST"
+        assert server.stop() == 0
+    where = "import mms.store.upgrade as upgrade; print(upgrade.migrations_folder())"
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", where],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == str(installed / "mms" / "migrations")
