@@ -242,7 +242,7 @@ class _Opening:
         return self._accept(mark, seen)
 
     def _accept(self, mark: Mark | None, seen: Mark) -> Mark:
-        what = _missing(mark, seen)
+        what = missing(mark, seen)
         if self.config.accept_store_loss == seen.last_seq:
             logger.warning("A loss of the store %s is accepted: %s.", self.where.shown, what)
             return seen
@@ -255,7 +255,8 @@ class _Opening:
         )
 
 
-def _missing(mark: Mark | None, seen: Mark) -> str:
+def missing(mark: Mark | None, seen: Mark) -> str:
+    """What a store that stands at `mark` (None: empty or gone) lacks of what its witness saw, in words."""
     if mark is None:
         return f"the store is empty or gone; the witness saw {meta.describe(seen)}"
     if mark.store_uuid != seen.store_uuid:

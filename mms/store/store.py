@@ -31,6 +31,7 @@ from mms.records import (
 )
 from mms.store import location
 from mms.store.config import StoreConfig
+from mms.store.counts import StoreCounts
 from mms.store.opening import Opened, open_once
 from mms.store.trouble import Kind, Trouble
 from mms.store.verbs import Verbs
@@ -185,6 +186,11 @@ class Store:
     def health(self) -> StoreHealth:
         """How the store answered last; comes back to OK by itself."""
         return self._verbs.health
+
+    @property
+    def counts(self) -> StoreCounts:
+        """Commits and failures since the server began."""
+        return self._verbs.counts
 
     @property
     def epoch(self) -> int:

@@ -29,6 +29,7 @@ from mms.records import (
 from mms.store import attempts, backup, changes, history, incarnations, journal, meta, snapshot
 from mms.store.changes import Life
 from mms.store.config import StoreConfig
+from mms.store.counts import StoreCounts
 from mms.store.database import Transaction, now
 from mms.store.meta import Meta, counted
 from mms.store.opening import Opened
@@ -61,6 +62,11 @@ class Verbs:
     def health(self) -> StoreHealth:
         """How the store answered last."""
         return self._writer.health
+
+    @property
+    def counts(self) -> StoreCounts:
+        """What is counted of it."""
+        return self._writer.counts
 
     @property
     def epoch(self) -> int:

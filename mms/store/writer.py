@@ -13,6 +13,7 @@ from mms.records import BootDecision, BootFacts, ProcessIdentity, StoreHealth
 from mms.store import meta, verification
 from mms.store.ballast import Ballast
 from mms.store.claim import Claim, claim
+from mms.store.counts import StoreCounts
 from mms.store.database import Transaction
 from mms.store.meta import Meta, OtherEpoch
 from mms.store.opening import Opened
@@ -40,6 +41,7 @@ class Writer:
     def __init__(self, server_id: str, opened: Opened) -> None:
         self.server_id = server_id
         self.health = StoreHealth.OK
+        self.counts = StoreCounts()
         self.known: Meta | None = opened.meta
         self._opened = opened
         self._database = opened.database
@@ -123,6 +125,7 @@ class Writer:
             raise self._refusal(trouble) from trouble
 
     def _attempt(self, work: Callable[[Transaction, Meta], tuple[T, Meta]]) -> T:
+        began = time.perf_counter()
         after: Meta | None = None
         try:
             self._database.check_file()
@@ -141,6 +144,7 @@ class Writer:
                 raise self._refusal(Trouble(trouble.kind, trouble.message)) from trouble
         assert after is not None
         self._committed(after)
+        self.counts.seconds += time.perf_counter() - began
         return result
 
     # --- guards ------------------------------------------------------------------------------------------------------
@@ -184,6 +188,7 @@ class Writer:
 
     def _refusal(self, trouble: Trouble) -> NotCommitted:
         """What a failed transaction means for the caller and for the next ones."""
+        self.counts.failed(trouble.kind)
         logger.warning("A transaction of the store failed (%s): %s", trouble.kind, trouble.message)
         if trouble.kind is Kind.AWAY:
             self.health = StoreHealth.UNREACHABLE
@@ -211,6 +216,7 @@ class Writer:
                 if time.monotonic() > deadline:
                     self.health = StoreHealth.UNREACHABLE
                     self._uncertain = after
+                    self.counts.failed("unknown")
                     raise OutcomeUnknown(
                         f"The store was lost while it committed the change, which may or may not have happened: "
                         f"{trouble.message}"
@@ -289,6 +295,7 @@ class Writer:
     # --- after a commit ----------------------------------------------------------------------------------------------
 
     def _committed(self, after: Meta) -> None:
+        self.counts.commits += 1
         self.known, self._uncertain = after, None
         self._recovered_space()
         self._write_witness(after)
