@@ -60,9 +60,11 @@ class ManagementRoutes:
     async def list_models(self, request: Request) -> Response:
         """GET /models."""
         limit, offset = parameters.page(_query(request))
-        state = parameters.from_query(_query(request)).get("state")
+        given = parameters.from_query(_query(request))
+        state = given.get("state")
+        details = parameters.truth(given, "details", default=False)
         models = [model for model in self._manager.list_models() if state is None or model.state == state]
-        return answer(200, views.listed(models, limit, offset))
+        return answer(200, views.listed(models, limit, offset, details=details))
 
     async def describe(self, request: Request, model_name: str) -> Response:
         """GET /models/{model_name}."""
@@ -71,7 +73,7 @@ class ManagementRoutes:
 
     async def settings(self, model_name: str) -> Response:
         """GET /models/{model_name}/settings."""
-        return answer(200, views.settings(model_name, self._manager.explain(model_name)))
+        return answer(200, views.settings(model_name, await self._manager.explain(model_name)))
 
     async def remove_override(self, request: Request, model_name: str, option: str) -> Response:
         """DELETE /models/{model_name}/settings/{option}; takes the option's API name too."""

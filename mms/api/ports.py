@@ -53,7 +53,7 @@ class Manager(Protocol):
     def list_models(self) -> list[ModelDescription]:
         """All models, by name."""
 
-    def explain(self, name: str) -> Mapping[str, Explained]:
+    async def explain(self, name: str) -> Mapping[str, Explained]:
         """Every option of a model with its provenance; raises ModelNotFound."""
 
     async def remove_override(self, name: str, option: str, caller: Caller) -> ChangeResult:

@@ -9,12 +9,17 @@ from typing import Any
 from mms.config.resolve import Candidate, Explained
 from mms.records import Incarnation, JournalEntry, Registration
 from mms.status import RecoveryReport
-from mms.wishes import ChangeResult, ChangeStatus, ModelDescription, Readiness
+from mms.wishes import ChangeResult, ChangeStatus, ModelDescription, Readiness, WorkerDescription
 
 Document = dict[str, Any]
 
-_QUIET_STATES = ("", "active", "pending")
+_QUIET_STATES = ("active", "pending")
 """States in which a model is described just as MMS would."""
+
+_ENDING = "STOPPING"
+
+_SERVING = ("READY", "BUSY")
+"""States of a worker that takes batches."""
 
 CHANGE_STATUS: Mapping[ChangeStatus, tuple[int, str]] = {
     ChangeStatus.REGISTERED: (200, 'Model "{model}" registered'),
@@ -39,15 +44,34 @@ def _named(result: ChangeResult) -> Mapping[str, str]:
     return {"model": result.model, "option": result.option}
 
 
-def listed(models: Sequence[ModelDescription], limit: int, offset: int) -> Document:
+def listed(models: Sequence[ModelDescription], limit: int, offset: int, *, details: bool = False) -> Document:
     """One page of the list; as in MMS, an exact fit still names a next page, which is then empty."""
-    page = [{"modelName": model.name, "modelUrl": model.url} for model in models[offset : offset + limit]]
+    page = [_item(model, details=details) for model in models[offset : offset + limit]]
     token = {"nextPageToken": str(offset + limit)} if offset + limit <= len(models) else {}
     return {**token, "models": page}
 
 
+def _item(model: ModelDescription, *, details: bool) -> Document:
+    item: Document = {"modelName": model.name, "modelUrl": model.url}
+    if details:
+        item |= {
+            "modelVersion": model.version,
+            "state": model.state,
+            "lastError": model.last_error,
+            "queueDepth": model.queue_depth,
+            "minWorkers": model.min_workers,
+            "maxWorkers": model.max_workers,
+            "readyWorkers": sum(worker.status in _SERVING for worker in model.workers),
+        }
+    return item
+
+
 def described(model: ModelDescription, *, details: bool = False) -> Document:
-    """One model; state and last error only where something is amiss or where they are asked for."""
+    """One model. What MMS does not say of it is told where it is not in service, and where `details` are asked for.
+
+    MMS knows two words for a worker's status: READY also stands for one that loads or is being replaced, UNLOADING for one
+    that ends. Scripts compare them, so the true state has a place of its own among the details.
+    """
     known = {
         "modelName": model.name,
         "modelVersion": model.version or None,
@@ -59,22 +83,26 @@ def described(model: ModelDescription, *, details: bool = False) -> Document:
         "batchSize": model.batch_size,
         "maxBatchDelay": model.max_batch_delay,
         "loadedAtStartup": model.startup,
-        "workers": [
-            {
-                "id": worker.id,
-                "startTime": instant(worker.started_at),
-                "status": worker.status,
-                "gpu": worker.gpu,
-                "memoryUsage": worker.memory_usage,
-            }
-            for worker in model.workers
-        ],
+        "workers": [_worker(worker, details=details) for worker in model.workers],
     }
     document = {key: value for key, value in known.items() if value is not None}
-    if details:
-        document |= {"state": model.state, "lastError": model.last_error, "queueDepth": model.queue_depth}
-    elif model.state not in _QUIET_STATES:
+    if details or (model.state not in _QUIET_STATES and not model.workers):
         document |= {"state": model.state, "lastError": model.last_error}
+    if details:
+        document["queueDepth"] = model.queue_depth
+    return document
+
+
+def _worker(worker: WorkerDescription, *, details: bool) -> Document:
+    document: Document = {
+        "id": worker.id,
+        "startTime": instant(worker.started_at),
+        "status": "UNLOADING" if worker.status == _ENDING else "READY",
+        "gpu": worker.gpu,
+        "memoryUsage": worker.memory_usage,
+    }
+    if details:
+        document["state"] = worker.status
     return document
 
 

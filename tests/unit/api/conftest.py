@@ -158,7 +158,7 @@ class HandmadeManager:
     def list_models(self) -> list[ModelDescription]:
         return [self.models[name] for name in sorted(self.models)]
 
-    def explain(self, name: str) -> Mapping[str, Explained]:
+    async def explain(self, name: str) -> Mapping[str, Explained]:
         self.describe(name)
         beaten = Candidate(4, Source.MANIFEST, Scope.ARCHIVE, "model.batchSize")
         chosen = Candidate(8, Source.API, Scope.MODEL, "journal entry 7")
