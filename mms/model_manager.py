@@ -1,8 +1,7 @@
-"""The one write path: register, update, unregister; each change is durable in the store before it is applied or answered."""
+"""The one write path: what callers wish is checked here, takes its model's turn at the gate, and becomes a change."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -10,25 +9,14 @@ from typing import Any
 
 from mms.activation import Activator, Prepared, Said
 from mms.catalogue import describe
-from mms.config.resolve import Explained, ModelSettings
-from mms.errors import (
-    BadInput,
-    LoadFailed,
-    ModelConflict,
-    ModelNotFound,
-    RequestTimedOut,
-)
+from mms.changes import Changes, untouched_row
+from mms.config.resolve import Explained
+from mms.errors import BadInput, ModelConflict, ModelNotFound
 from mms.gate import Gate
 from mms.inference.registry import Registry, ServedModel
-from mms.records import (
-    Begun,
-    Caller,
-    ChangeOutcome,
-    Operation,
-    Origin,
-    Registration,
-    RegistrationState,
-)
+from mms.records import Caller, Operation, Origin, Registration, RegistrationState
+from mms.restore import RestoreStep, StepKind, restore_plan
+from mms.store.store import Store
 from mms.wanted import WantedState
 from mms.wishes import ChangeResult, ChangeStatus, ModelDescription, RegisterModel, UpdateModel
 
@@ -36,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class ModelManager:
-    """Changes the wanted state and brings the served state in line with it.
+    """Changes what is wanted and brings what is served in line with it.
 
     Changes of one model are taken one after the other; changes of different models run side by side.
     """
@@ -47,15 +35,20 @@ class ModelManager:
         gate: Gate,
         activator: Activator,
         registry: Registry,
-        *,
-        unregister_timeout: float,
+        changes: Changes,
+        store: Store,
     ) -> None:
         self._state = state
         self._gate = gate
         self._activator = activator
         self._registry = registry
-        self._unregister_timeout = unregister_timeout
-        self._watching: set[asyncio.Task[None]] = set()
+        self._changes = changes
+        self._store = store
+        self._startup_urls: Mapping[str, str] = {}
+
+    def know_startup_models(self, urls: Mapping[str, str]) -> None:
+        """Where today's configuration has each start-up model, by name."""
+        self._startup_urls = urls
 
     async def _change(self, name: str, caller: Caller, verb: Callable[[], Awaitable[ChangeResult]]) -> ChangeResult:
         """One change of one model; a request that was answered before under the same key gets that answer again."""
@@ -65,13 +58,7 @@ class ModelManager:
 
         return await self._gate.change(name, once)
 
-    async def close(self) -> None:
-        """Stop watching for outcomes; after the gate is drained."""
-        for task in self._watching:
-            task.cancel()
-        await asyncio.gather(*self._watching, return_exceptions=True)
-
-    # --- verbs -------------------------------------------------------------------------------------------------------
+    # --- register and unregister -------------------------------------------------------------------------------------
 
     async def register(self, wish: RegisterModel, caller: Caller) -> ChangeResult:
         """Register a model. Raises BadInput, ModelNotFound, DownloadFailed, InvalidModel, ModelConflict, LoadFailed, NotCommitted."""
@@ -81,14 +68,14 @@ class ModelManager:
         archive = await self._activator.open(wish.url)
         said = Said(wish.model_name, wish.handler, wish.runtime, wish.overrides)
         prepared = self._activator.prepare(archive, said)
-        name = prepared.key.name
-        return await self._change(name, caller, lambda: self._register(wish, prepared, caller))
+        return await self._change(prepared.key.name, caller, lambda: self._register(wish, prepared, caller))
 
     async def _register(self, wish: RegisterModel, prepared: Prepared, caller: Caller) -> ChangeResult:
-        key = prepared.key
-        self._refuse_taken(key.name)
+        # A name in service is taken; one that is kept but not in service (quarantined, missing) may be registered anew.
+        if self._registry.get(prepared.key.name) is not None:
+            raise ModelConflict(f"Model {prepared.key.name} is already registered.")
         row = Registration(
-            key=key,
+            key=prepared.key,
             origin=Origin.API,
             state=RegistrationState.PENDING,
             url=wish.url,
@@ -97,33 +84,17 @@ class ModelManager:
             runtime=wish.runtime,
             overrides=dict(wish.overrides),
         )
-        begun = await self._state.begin(Operation.REGISTER, row, caller)
-        if isinstance(begun, ChangeResult):
-            return begun
-        served = self._activator.serve(prepared)
-        workers = prepared.settings.min_workers
-        if workers <= 0 or not wish.synchronous:
-            self._registry.publish(served)
-            status = ChangeStatus.REGISTERED if workers <= 0 else ChangeStatus.PROCESSING
-            if workers > 0:
-                served.scale_soon(workers, prepared.settings.max_workers)
-                self._watch(served)
-        else:
-            try:
-                await served.scale(workers, prepared.settings.max_workers)
-            except LoadFailed as error:
-                await served.close()
-                await self._state.compensate(begun, error)
-                raise
-            self._registry.publish(served)
-            status = ChangeStatus.SCALED
-        state = RegistrationState.PENDING if status is ChangeStatus.PROCESSING else RegistrationState.ACTIVE
-        return await self._state.done(begun, ChangeResult(status, key.name), state=state)
+        return await self._changes.install(Operation.REGISTER, row, prepared, caller, synchronous=wish.synchronous)
 
-    def _refuse_taken(self, name: str) -> None:
-        """A name in service is taken; one that is kept but not in service (quarantined, missing) may be registered anew."""
-        if self._registry.get(name) is not None:
-            raise ModelConflict(f"Model {name} is already registered.")
+    async def unregister(self, name: str, caller: Caller) -> ChangeResult:
+        """Stop serving a model; what was accepted is answered first. Raises ModelNotFound, RequestTimedOut (0 workers are left)."""
+
+        async def verb() -> ChangeResult:
+            return await self._changes.remove(Operation.UNREGISTER, self._row(name), caller)
+
+        return await self._change(name, caller, verb)
+
+    # --- overrides ---------------------------------------------------------------------------------------------------
 
     async def update(self, wish: UpdateModel, caller: Caller) -> ChangeResult:
         """Set overrides and scale. Raises BadInput, ModelNotFound, LoadFailed (the wish is kept, as in MMS), NotCommitted."""
@@ -132,130 +103,101 @@ class ModelManager:
             least = overrides.setdefault("min_workers", 1)
             if overrides.setdefault("max_workers", least) < least:
                 raise BadInput("max_worker cannot be less than min_worker.")
-        return await self._change(wish.name, caller, lambda: self._update(wish, overrides, caller))
+        status = ChangeStatus.PROCESSING if wish.scale else ChangeStatus.UPDATED
 
-    async def _update(self, wish: UpdateModel, overrides: Mapping[str, Any], caller: Caller) -> ChangeResult:
-        served, row = self._wanted(wish.name)
-        after = replace(row, overrides={**row.overrides, **overrides})
-        resolved = self._resolve(served, after.overrides)
-        begun = await self._state.begin(Operation.UPDATE, after, caller)
-        if isinstance(begun, ChangeResult):
-            return begun
-        self._state.note_overrides(wish.name, overrides, begun.seq)
-        served.configure(self._resolve(served, after.overrides))
-        if not wish.scale:
-            return await self._state.done(begun, ChangeResult(ChangeStatus.UPDATED, wish.name))
-        target = (resolved.min_workers, resolved.max_workers)
-        if not wish.synchronous:
-            served.scale_soon(*target)
-            self._watch(served)
-            return await self._state.done(begun, ChangeResult(ChangeStatus.PROCESSING, wish.name))
-        try:
-            await served.scale(*target)
-        except LoadFailed as error:
-            kept = replace(begun.row, state=RegistrationState.FAILED, last_error=error.detail or error.message)
-            await self._state.finish(begun, ChangeOutcome.DONE, ChangeResult.failure(error), kept)
-            raise
-        return await self._state.done(
-            begun, ChangeResult(ChangeStatus.SCALED, wish.name), state=RegistrationState.ACTIVE
-        )
+        async def verb() -> ChangeResult:
+            row = self._row(wish.name)
+            return await self._changes.reconfigure(
+                Operation.UPDATE,
+                self._served(wish.name),
+                replace(row, overrides={**row.overrides, **overrides}),
+                caller,
+                ChangeResult(status, wish.name),
+                scale=wish.scale,
+                synchronous=wish.synchronous,
+            )
+
+        return await self._change(wish.name, caller, verb)
 
     async def remove_override(self, name: str, option: str, caller: Caller) -> ChangeResult:
         """Take one override back; the next source shows through. Raises ModelNotFound, BadInput (no such override)."""
-        return await self._change(name, caller, lambda: self._remove_override(name, option, caller))
 
-    async def _remove_override(self, name: str, option: str, caller: Caller) -> ChangeResult:
-        served, row = self._wanted(name)
-        if option not in row.overrides:
-            raise BadInput(f"Model {name} has no override of {option}; GET /models/{name}/settings shows what it has.")
-        rest = {key: value for key, value in row.overrides.items() if key != option}
-        self._resolve(served, rest)
-        begun = await self._state.begin(Operation.REMOVE_OVERRIDE, replace(row, overrides=rest), caller)
-        if isinstance(begun, ChangeResult):
-            return begun
-        self._state.override_seqs[name].pop(option, None)
-        settings = self._resolve(served, rest)
-        served.configure(settings)
-        if option in ("min_workers", "max_workers"):
-            served.scale_soon(settings.min_workers, settings.max_workers)
-            self._watch(served)
-        return await self._state.done(begun, ChangeResult(ChangeStatus.OVERRIDE_REMOVED, name, option))
+        async def verb() -> ChangeResult:
+            served, row = self._served(name), self._row(name)
+            if option not in row.overrides:
+                raise BadInput(
+                    f"Model {name} has no override of {option}; GET /models/{name}/settings shows what it has."
+                )
+            rest = {key: value for key, value in row.overrides.items() if key != option}
+            return await self._changes.reconfigure(
+                Operation.REMOVE_OVERRIDE,
+                served,
+                replace(row, overrides=rest),
+                caller,
+                ChangeResult(ChangeStatus.OVERRIDE_REMOVED, name, option),
+                scale=option in ("min_workers", "max_workers"),
+            )
 
-    async def unregister(self, name: str, caller: Caller) -> ChangeResult:
-        """Stop serving a model; what was accepted is answered first. Raises ModelNotFound, RequestTimedOut (0 workers are left)."""
-        return await self._change(name, caller, lambda: self._unregister(name, caller))
+        return await self._change(name, caller, verb)
 
-    async def _unregister(self, name: str, caller: Caller) -> ChangeResult:
+    # --- quarantine --------------------------------------------------------------------------------------------------
+
+    async def clear_quarantine(self, name: str, caller: Caller) -> ChangeResult:
+        """Take a model out of quarantine and try it at once. Raises ModelNotFound, BadInput (not quarantined), LoadFailed."""
+
+        async def verb() -> ChangeResult:
+            row = self._row(name)
+            if row.state is not RegistrationState.QUARANTINED:
+                raise BadInput(f"Model {name} is not quarantined; its state is {row.state.value}.")
+            cleared = replace(row, state=RegistrationState.PENDING, charges=0, last_error="")
+            prepared = await self._prepare_row(cleared)
+            await self._changes.install(Operation.CLEAR_QUARANTINE, cleared, prepared, caller)
+            return ChangeResult(ChangeStatus.QUARANTINE_CLEARED, name)
+
+        return await self._change(name, caller, verb)
+
+    async def _prepare_row(self, row: Registration) -> Prepared:
+        """A stored row's model: what was registered, or today's archive of a configured one. Raises as opening does."""
+        name = row.key.name
+        seqs = self._state.override_seqs[name]
+        if row.origin is Origin.API:
+            archive = await self._activator.reopen(row.url, row.sha256)
+            return self._activator.prepare(archive, Said(name, row.handler, row.runtime, row.overrides, seqs))
+        url = self._startup_urls.get(name)
+        if url is None:
+            raise ModelNotFound(f"Model {name} is no longer among the configured start-up models.")
+        archive = await self._activator.open(url)
+        return self._activator.prepare(archive, Said(name, overrides=row.overrides, override_seqs=seqs, startup=True))
+
+    # --- restore -----------------------------------------------------------------------------------------------------
+
+    async def plan_restore(self, **point: Any) -> list[RestoreStep]:
+        """What would change: `seq`, `generation` or `before` name the point to go back to. Raises BadInput."""
+        return restore_plan(self._state.rows, await self._store.snapshot_at(**point))
+
+    async def take(self, step: RestoreStep, caller: Caller) -> ChangeResult:
+        """One step of a restore, as an ordinary change of its own journal entry. Raises as the change does."""
+        return await self._change(step.after.key.name, caller, lambda: self._take(step, caller))
+
+    async def _take(self, step: RestoreStep, caller: Caller) -> ChangeResult:
+        name = step.after.key.name
+        if step.kind is StepKind.UNREGISTER:
+            return await self._changes.remove(Operation.RESTORE, self._row(name), caller)
         served = self._registry.get(name)
-        row = self._state.rows.get(name) or self._untouched_row(name)
-        if row is None or not row.wanted:
-            raise ModelNotFound(f"Model not found: {name}")
-        tombstone = replace(row, state=RegistrationState.UNREGISTERED, last_error="")
-        begun = await self._state.begin(Operation.UNREGISTER, tombstone, caller)
-        if isinstance(begun, ChangeResult):
-            return begun
-        self._registry.withdraw(name)
-        if served is not None and not await served.drain(self._unregister_timeout):
-            return await self._unregister_timed_out(begun, served, row)
-        if served is not None:
-            await served.close()
-        logger.info("Model %s unregistered.", name)
-        return await self._state.done(begun, ChangeResult(ChangeStatus.UNREGISTERED, name))
-
-    async def _unregister_timed_out(self, begun: Begun, served: ServedModel, row: Registration) -> ChangeResult:
-        """MMS's own exception to "4xx: no effect": the model is kept, with no workers."""
-        none = {"min_workers": 0, "max_workers": 0}
-        await served.close()
-        kept = replace(begun.row, state=row.state, overrides={**row.overrides, **none})
-        self._state.note_overrides(row.key.name, none, begun.seq)
-        error = RequestTimedOut(f"Timed out while cleaning resources: {row.key.name}")
-        await self._state.finish(begun, ChangeOutcome.DONE, ChangeResult.failure(error), kept)
-        settings = self._resolve(served, kept.overrides)
-        again = Prepared(served.key, served.archive, served.handler, served.runtime, settings, served.startup)
-        self._registry.publish(self._activator.serve(again))
-        raise error
-
-    # --- helpers -----------------------------------------------------------------------------------------------------
-
-    def _wanted(self, name: str) -> tuple[ServedModel, Registration]:
-        served = self._registry.get(name)
-        row = self._state.rows.get(name) or self._untouched_row(name)
-        if served is None or row is None or not row.wanted:
-            raise ModelNotFound(f"Model not found: {name}")
-        return served, row
-
-    def _untouched_row(self, name: str) -> Registration | None:
-        """The row that a start-up model gets at the operator's first word about it."""
-        served = self._registry.get(name)
-        if served is None:
-            return None
-        return Registration(
-            key=served.key, origin=Origin.MANIFEST, state=RegistrationState.ACTIVE, sha256=served.archive.sha256
+        if step.kind is StepKind.REGISTER or served is None:
+            prepared = await self._prepare_row(step.after)
+            if served is not None:  # another archive under the same name takes its place
+                await self._changes.remove(Operation.RESTORE, self._row(name), replace(caller, idempotency_key=None))
+            return await self._changes.install(Operation.RESTORE, step.after, prepared, caller)
+        return await self._changes.reconfigure(
+            Operation.RESTORE,
+            served,
+            step.after,
+            caller,
+            ChangeResult(ChangeStatus.UPDATED, name),
+            scale=step.kind is StepKind.SCALE,
+            synchronous=True,
         )
-
-    def _resolve(self, served: ServedModel, overrides: Mapping[str, Any]) -> ModelSettings:
-        seqs = self._state.override_seqs[served.key.name]
-        said = Said(overrides=overrides, override_seqs=seqs, startup=served.startup)
-        return self._activator.resolve(served.key, served.archive, said)
-
-    def _watch(self, served: ServedModel) -> None:
-        """Record the outcome of workers that come up after the answer."""
-        task = asyncio.create_task(self._settle_when_known(served))
-        self._watching.add(task)
-        task.add_done_callback(self._watching.discard)
-
-    async def _settle_when_known(self, served: ServedModel) -> None:
-        error = await served.first_outcome()
-        name = served.key.name
-        async with self._gate.lock(name):
-            row = self._state.rows.get(name)
-            if row is None or not row.wanted or self._registry.get(name) is not served:
-                return
-            state = RegistrationState.ACTIVE if error is None else RegistrationState.FAILED
-            text = "" if error is None else (error.detail or error.message)
-            if (row.state, row.last_error) == (state, text):
-                return
-            await self._state.settle(replace(row, state=state, last_error=text))
 
     # --- reading, from memory ----------------------------------------------------------------------------------------
 
@@ -268,13 +210,27 @@ class ModelManager:
 
     def list_models(self) -> list[ModelDescription]:
         """Every model, by name."""
-        names = {*self._registry.names(), *(name for name, row in self._state.rows.items() if row.wanted)}
-        found = (describe(self._registry.get(name), self._state.rows.get(name)) for name in sorted(names))
+        rows = self._state.rows
+        names = {*self._registry.names(), *(name for name, row in rows.items() if row.wanted)}
+        found = (describe(self._registry.get(name), rows.get(name)) for name in sorted(names))
         return [description for description in found if description is not None]
 
-    def explain(self, name: str) -> Mapping[str, Explained]:
+    async def explain(self, name: str) -> Mapping[str, Explained]:
         """Every option of a model with its provenance. Raises ModelNotFound."""
+        return self._served(name).settings.explained
+
+    def _served(self, name: str) -> ServedModel:
         served = self._registry.get(name)
         if served is None:
             raise ModelNotFound(f"Model not found: {name}")
-        return served.settings.explained
+        return served
+
+    def _row(self, name: str) -> Registration:
+        """The wanted row of a model; a start-up model gets one at the operator's first word about it."""
+        row = self._state.rows.get(name)
+        served = self._registry.get(name)
+        if row is None and served is not None:
+            row = untouched_row(served)
+        if row is None or not row.wanted:
+            raise ModelNotFound(f"Model not found: {name}")
+        return row

@@ -16,6 +16,7 @@ from mms.api.apps import Listeners
 from mms.api.served import ServedModels
 from mms.archive.download import DownloadLimits
 from mms.archive.model_archive import ArchiveStore, ModelArchive
+from mms.changes import Changes
 from mms.config.machine import available_cores
 from mms.config.resolve import ServerSettings
 from mms.config.sources import ConfigSources
@@ -32,6 +33,7 @@ from mms.replay import Replay
 from mms.startup import name_startup_models, refuse_repeated_names
 from mms.status import ServerStatus
 from mms.store.store import Store, StoreConfig
+from mms.telemetry import Telemetry
 from mms.wanted import WantedState
 from mms.workers.engine import Engine
 
@@ -82,6 +84,7 @@ class Server:
         self._engine: Engine
         self._archives: ArchiveStore
         self._activator: Activator
+        self._changes: Changes
         self._manager: ModelManager
         self._inference: InferenceService
         self._listeners: Listeners
@@ -145,12 +148,15 @@ class Server:
             limits=DownloadLimits(total=settings.download_timeout, max_size=settings.max_archive_size),
         )
         self._activator = Activator(self._archives, self._engine, self._sources, settings, load_slots=self._cores)
-        self._manager = ModelManager(
+        self._changes = Changes(
             self._state,
             self._gate,
             self._activator,
             self._registry,
             unregister_timeout=settings.unregister_model_timeout,
+        )
+        self._manager = ModelManager(
+            self._state, self._gate, self._activator, self._registry, self._changes, self._store
         )
         self._inference = InferenceService(self._registry)
         self._listeners = Listeners(
@@ -162,6 +168,12 @@ class Server:
             store=self._store,
             access_log=self._logs.access,
             metrics_log=self._logs.metrics,
+            metrics=Telemetry(
+                models=self._registry,
+                status=self._status,
+                store=self._store,
+                answers=lambda: self._listeners.request_log.counts,
+            ),
         )
 
     async def _boot(self) -> None:
@@ -188,6 +200,7 @@ class Server:
     async def _plan(self) -> Replay:
         opened: dict[str, ModelArchive] = {}
         startup = await name_startup_models(self._archives, self._settings, opened)
+        self._manager.know_startup_models({model.name: model.model.url for model in startup})
         snapshot = await self._store.snapshot()
         self._state.adopt(snapshot)
         plan = make_plan(
@@ -295,7 +308,7 @@ class Server:
     async def _settle_changes(self) -> None:
         """Every accepted management change has its outcome, and the store has recorded it."""
         await self._gate.drain()
-        await self._manager.close()
+        await self._changes.close()
         await self._state.flush()
 
 

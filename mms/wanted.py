@@ -118,6 +118,14 @@ class WantedState:
         """These overrides were set by that journal entry."""
         self.override_seqs[name].update(dict.fromkeys(overrides, seq))
 
+    def note_changes(self, name: str, begun: Begun) -> None:
+        """Overrides that differ from the row before were set by this entry; those that are gone are forgotten."""
+        before = begun.before.overrides if begun.before is not None else {}
+        changed = {option: value for option, value in begun.row.overrides.items() if before.get(option) != value}
+        for option in set(before) - set(begun.row.overrides):
+            self.override_seqs[name].pop(option, None)
+        self.note_overrides(name, changed, begun.seq)
+
     @property
     def api_registrations(self) -> list[ModelKey]:
         """What the API registered and a manifest boot would not bring back."""
