@@ -200,6 +200,9 @@ class Dispatcher:
         self._batching.answered(rows, turn, outstanding)
         self._sending_ahead.answered(turn)
         self.stats.batch(rows, turn)
+        observe = self.stats.total.observe
+        for request in requests:
+            observe(now - request.arrived)
         if not desk.batches and len(self._waiting) >= self._batch_size:
             # The worker stands still: its next batch goes first, the answers after it.
             self._pump_from = 1

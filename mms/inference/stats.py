@@ -41,7 +41,7 @@ class ModelStats:
     handler raised or answered wrongly), `died` (its worker ended), `expired` (its deadline passed in the queue), `cancelled`
     (its client went) or `dropped` (the model was taken out of service). `rejected` ones were never accepted.
     `wait` is the time in the queue, a value a request; `turn` the time of one batch in its worker's hands, with the way there
-    and back; `size` the rows of a batch.
+    and back; `size` the rows of a batch; `total` the time from a request's arrival to its worker's answer.
     """
 
     __slots__ = (
@@ -56,6 +56,7 @@ class ModelStats:
         "rejected",
         "rows",
         "size",
+        "total",
         "turn",
         "wait",
     )
@@ -74,6 +75,7 @@ class ModelStats:
         self.wait = Histogram(SECONDS)
         self.turn = Histogram(SECONDS)
         self.size = Histogram(ROWS)
+        self.total = Histogram(SECONDS)
 
     def batch(self, rows: int, turn: float) -> None:
         """Count one answered batch."""
