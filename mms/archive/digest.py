@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NOT_CONTENT = frozenset({"__pycache__"})  # written by running the model, not by whoever made it
+_MOUNT_INTERNALS = ".."  # Kubernetes' projected volumes hold dated folders `..2026_11_23...`, new at each mount
 
 
 def file_digest(path: Path) -> str:
@@ -34,7 +35,7 @@ def _files(top: Path, folder: Path, above: set[tuple[int, int]]) -> Iterator[tup
     if identity in above:
         return  # a link back up
     for child in folder.iterdir():
-        if child.name in NOT_CONTENT or child.suffix == ".pyc":
+        if child.name in NOT_CONTENT or child.suffix == ".pyc" or child.name.startswith(_MOUNT_INTERNALS):
             continue
         if child.is_dir():
             yield from _files(top, child, above | {identity})

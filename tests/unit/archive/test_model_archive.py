@@ -90,6 +90,17 @@ def test_a_link_inside_a_directory_counts_with_what_it_leads_to_and_a_loop_ends(
     assert archives.open("a").sha256 != before
 
 
+def test_a_volume_mounted_anew_by_kubernetes_has_the_same_digest(archives: ArchiveStore, model_store: Path) -> None:
+    digests = []
+    for dated in ("..2026_11_23_04", "..2026_11_24_05"):
+        folder = model_store / dated.strip(".")
+        lay_out(folder / dated, {"service.py": "x"})
+        (folder / "..data").symlink_to(dated)
+        (folder / "service.py").symlink_to("..data/service.py")
+        digests.append(archives.open(folder.name).sha256)
+    assert digests[0] == digests[1]
+
+
 def test_archives_in_sub_folders_are_found_and_named_by_their_last_part(
     archives: ArchiveStore, model_store: Path
 ) -> None:
