@@ -29,7 +29,8 @@ class StoryBroken(Exception):
 def make_archive(store: Path) -> Path:
     """`magika.mar` in that folder, packed anew where one of its sources is newer."""
     archive = store / "magika.mar"
-    if not archive.exists() or any(source.stat().st_mtime > archive.stat().st_mtime for source in build.sources()):
+    newest = max(source.stat().st_mtime for source in build.sources().values())
+    if not archive.exists() or archive.stat().st_mtime < newest:
         store.mkdir(parents=True, exist_ok=True)
         build.build(store)
     return archive
@@ -77,6 +78,9 @@ def show(folder: Path) -> int:
         code = server.wait()
     except KeyboardInterrupt:
         code = server.wait(STOPPED_WITHIN)  # Ctrl-C reached the server too: another signal would cut its drain short
+    except StoryBroken as broken:
+        print(f"FAILED: {broken}", file=sys.stderr)
+        return 1
     finally:
         server.stop_or_kill()
     if code < 0:
@@ -91,8 +95,10 @@ def introduce(server: DemoServer) -> None:
     else:
         say(f"Registering the model through the management API: POST {REGISTRATION}")
         status, answer = server.manage("POST", REGISTRATION)
-        print(f"   {status} {answer}", flush=True)
-    _, answer = server.predict("magika", (ROOT / SAMPLE).read_bytes())
+        promised(status == 200, f"the registration answered {status} {answer}")
+        print(f"   {status}: {answer['status']}", flush=True)
+    status, answer = server.predict("magika", (ROOT / SAMPLE).read_bytes())
+    promised(status == 200, f"the prediction answered {status} {answer}")
     say(in_words(str(SAMPLE), answer))
 
 
