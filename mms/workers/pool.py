@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -40,13 +41,18 @@ class PoolClient(Protocol):
 
 
 class _Seat:
-    """One place in the pool and the worker that has it now; `news` is set when the worker ended or the seat is to be given up."""
+    """One place in the pool and the worker that has it now.
 
-    __slots__ = ("gpu_id", "grace", "leaving", "news", "ready", "task", "worker")
+    `ended` is how that worker ended after its load, `ready` says that the client has it; `news` is set when the worker ended
+    or the seat is to be given up.
+    """
+
+    __slots__ = ("ended", "gpu_id", "grace", "leaving", "news", "ready", "task", "worker")
 
     def __init__(self, gpu_id: int | None) -> None:
         self.gpu_id = gpu_id
         self.worker: Worker | None = None
+        self.ended: MmsError | None = None
         self.ready = False
         self.leaving = False
         self.grace = CLOSE_GRACE
@@ -81,6 +87,9 @@ class WorkerPool:
         self.spec = spec
         self.last_error = ""
         self.restarts = 0
+        self.loads = 0
+        self.load_failures = 0
+        self.load_seconds = 0.0  # of the loads that succeeded
         self.target = 0
         self._engine = engine
         self._next_gpu = next_gpu
@@ -126,7 +135,7 @@ class WorkerPool:
             startup_timeout=startup_timeout,
             max_response_size=max_response_size,
         )
-        for seat in self._seats:
+        for seat in (*self._seats, *self._leaving):  # one that leaves may still have a queue to empty
             if seat.ready and seat.worker is not None:
                 self._tell_settings(seat.worker)
 
@@ -222,10 +231,12 @@ class WorkerPool:
     async def _load(self, seat: _Seat) -> Worker | None:
         """A worker that has loaded; None where the seat was given up meanwhile. Raises LoadFailed."""
         seat.news.clear()
+        seat.ended = None
         async with self._load_slots:
             if seat.leaving:
                 return None
             worker = seat.worker = self._engine.worker(replace(self.spec, gpu_id=seat.gpu_id))
+            began = time.monotonic()
             start = asyncio.create_task(self._start(worker))
             news = asyncio.create_task(seat.news.wait())
             try:
@@ -236,7 +247,8 @@ class WorkerPool:
                         await start
                     return None
                 await start
-                self._tell_settings(worker)  # they may have changed since it was made
+                self.loads += 1
+                self.load_seconds += time.monotonic() - began
                 return worker
             finally:
                 news.cancel()
@@ -256,11 +268,14 @@ class WorkerPool:
     async def _serve(self, seat: _Seat, worker: Worker) -> None:
         """From ready to gone: the worker died, or was let go because the seat is given up."""
         assert self._client is not None, "attach() comes first"
+        if seat.ended is not None:
+            return  # in the moment between its load and this one
+        self._tell_settings(worker)  # they may have changed since it was made
         seat.ready = True
         self._client.worker_ready(worker)
         self._tell_if_settled()
         await seat.news.wait()
-        if seat.leaving and seat.ready:
+        if seat.leaving and seat.ended is None:
             try:
                 async with asyncio.timeout(seat.grace):
                     await self._client.release(worker)
@@ -268,7 +283,6 @@ class WorkerPool:
                 logger.warning("A worker of model %s is stopped with requests waiting.", self.spec.model.name)
             await worker.stop(seat.grace)
             self._worker_gone(worker, WorkerDied("Worker scaled down."), ())
-        seat.ready = False
 
     async def _pause(self, seat: _Seat, seconds: float) -> None:
         """Wait before the next try; ends early where the seat is given up."""
@@ -279,16 +293,19 @@ class WorkerPool:
 
     def _worker_gone(self, worker: Worker, error: MmsError, unanswered: Sequence[Batch]) -> None:
         seat = next((seat for seat in (*self._seats, *self._leaving) if seat.worker is worker), None)
-        if seat is None or not seat.ready:
-            return  # it ended while loading: `start` raises that; or it is told for the second time
-        seat.ready = False
+        if seat is None or seat.ended is not None:
+            return
+        seat.ended = error
         if not seat.leaving:
             self.last_error = getattr(error, "detail", "") or error.message
         seat.news.set()
-        assert self._client is not None, "attach() comes first"
-        self._client.worker_gone(worker, error, unanswered)
+        if seat.ready:
+            seat.ready = False
+            assert self._client is not None, "attach() comes first"
+            self._client.worker_gone(worker, error, unanswered)
 
     def _load_failed(self, error: LoadFailed) -> None:
+        self.load_failures += 1
         self.last_error = error.detail or error.message
         logger.warning("A worker of model %s could not load: %s", self.spec.model.name, error.message)
         self._tell_outcome(error)

@@ -64,7 +64,8 @@ class MemoryWorker(Worker):
         self._main = asyncio.create_task(self._serve())
 
     def send(self, batch: Batch) -> None:
-        assert self._state in (WorkerState.READY, WorkerState.BUSY), self._state
+        if self._state not in (WorkerState.READY, WorkerState.BUSY):
+            raise RuntimeError(f"A worker that is {self._state} takes no batch.")
         assert 1 <= len(batch.requests) <= self.batch_size, (len(batch.requests), self.batch_size)
         self._state = WorkerState.BUSY
         self._held.append(batch)

@@ -255,6 +255,22 @@ async def test_a_dead_worker_is_replaced_by_the_same_worker_again(clean):
     assert pool.last_error == "Worker died."
 
 
+async def test_a_worker_that_dies_the_moment_it_is_loaded_is_replaced(clean):
+    """Its end is told before the pool has heard that it is ready."""
+
+    async def dies_first_time(worker: MemoryWorker) -> None:
+        if worker.number == 1:
+            asyncio.get_running_loop().call_soon(worker.kill)
+
+    pool, engine, client = build(loader=dies_first_time)
+    clean.append(pool)
+    pool.resize(1, 1)
+    await until(lambda: len(engine.workers) == 2 and pool.settled)
+    assert [worker.state for worker in pool.workers] == [WorkerState.READY]
+    assert client.ready[-1] is engine.workers[1]
+    assert pool.restarts == 1
+
+
 async def test_a_worker_that_is_gone_shows_its_true_state_until_it_is_replaced(clean, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("mms.workers.lifecycle.BACK_OFF_SECONDS", (0, 3600))
     pool, engine, client = build()
