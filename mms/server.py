@@ -20,7 +20,7 @@ from mms.changes import Changes
 from mms.config.machine import available_cores
 from mms.config.resolve import ServerSettings
 from mms.config.sources import ConfigSources
-from mms.errors import NotCommitted, OutcomeUnknown
+from mms.errors import NotCommitted, OutcomeUnknown, StoreDamaged, StoreUnreachable
 from mms.gate import Gate
 from mms.identity import process_identity
 from mms.inference.registry import Registry
@@ -32,6 +32,7 @@ from mms.recovery.plan import make_plan
 from mms.replay import Replay
 from mms.startup import name_startup_models, refuse_repeated_names
 from mms.status import ServerStatus
+from mms.store.absent import AbsentStore
 from mms.store.store import Store, StoreConfig
 from mms.telemetry import Telemetry
 from mms.wanted import WantedState
@@ -193,7 +194,11 @@ class Server:
 
     async def _sweep(self) -> None:
         """Remove what older lives left behind: temporary folders, and kept archives that nothing names any more."""
-        keep = await self._store.referenced_digests()
+        try:
+            keep = await self._store.referenced_digests()
+        except NotCommitted as error:
+            logger.warning("Leftovers are not swept: %s", error.message)
+            return
         for gone in await asyncio.to_thread(self._archives.sweep, keep):
             logger.info("Removed leftover %s.", gone)
 
@@ -318,19 +323,29 @@ async def serve(
     """Open the store and run one server life on it. Raises BootError."""
     refuse_repeated_names(settings.load_models)
     logger.info("Data directory: %s", settings.data_dir)
-    store = await Store.open(
-        StoreConfig(
-            url=settings.store_url,
-            server_id=settings.server_id,
-            data_dir=settings.data_dir,
-            witness_path=settings.witness_path,
-            boot_store_timeout=settings.boot_store_timeout,
-            store_lock_wait=settings.store_lock_wait,
-            store_auto_upgrade=settings.store_auto_upgrade,
-            accept_store_loss=settings.accept_store_loss,
-            clean_start=options.clean_start,
-            journal_keep_days=settings.journal_keep_days,
-            journal_keep_entries=settings.journal_keep_entries,
-        )
-    )
+    store = await _open_store(settings, options)
     return await Server(settings, sources, options, store, make_engine, logs).run()
+
+
+async def _open_store(settings: ServerSettings, options: BootOptions) -> Store:
+    """The store, or with `on_store_failure=manifest` what stands in for one that cannot be had. Raises BootError."""
+    config = StoreConfig(
+        url=settings.store_url,
+        server_id=settings.server_id,
+        data_dir=settings.data_dir,
+        witness_path=settings.witness_path,
+        boot_store_timeout=settings.boot_store_timeout,
+        store_lock_wait=settings.store_lock_wait,
+        store_auto_upgrade=settings.store_auto_upgrade,
+        accept_store_loss=settings.accept_store_loss,
+        clean_start=options.clean_start,
+        journal_keep_days=settings.journal_keep_days,
+        journal_keep_entries=settings.journal_keep_entries,
+    )
+    try:
+        return await Store.open(config)
+    except (StoreUnreachable, StoreDamaged) as error:
+        if settings.on_store_failure != "manifest":
+            raise
+        logger.error("%s", error.message)
+        return AbsentStore(error.message)
