@@ -75,7 +75,16 @@ class PredictionFailed(MmsError):
 
 
 class WorkerDied(MmsError):
-    """The worker ended, or was ended because it did not answer, with this request in its hands."""
+    """The worker ended, or was ended because it did not answer, with this request in its hands.
+
+    `message` is what clients are told; `detail` says to operators how it ended. `environment` is True where the cause is
+    not the model (the fork server went): never charged to the model.
+    """
+
+    def __init__(self, message: str = "Worker died.", *, detail: str = "", environment: bool = False) -> None:
+        super().__init__(message)
+        self.detail = detail
+        self.environment = environment
 
 
 class ResponseTooLarge(MmsError):

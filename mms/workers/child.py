@@ -1,0 +1,169 @@
+"""What a worker process runs: a blocking loop from frame to frame, with no event loop and nothing of the server's front rooms.
+
+It must never import the HTTP stack or the database; a test sees to it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mms.workers import messages
+from mms.workers.handler import LoadOrder, Model, load
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_POLLRDHUP = 0x2000
+_OOM_SCORE = b"800"
+_ORPHANED = 86  # exit status of a worker that found its parent gone
+
+logger = logging.getLogger("mms.worker")
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when the thread that started it ends; leave at once if `parent` is gone already."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(_ORPHANED)
+
+
+def set_name(name: str) -> None:
+    """Name this process for `ps` and `/proc` (15 bytes)."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def outlive_signals() -> None:
+    """Ctrl-C in a terminal and a service manager's SIGTERM reach the whole group: the server decides when workers end.
+
+    A function rather than SIG_IGN, which the handler's own subprocesses would inherit.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _do_nothing)
+
+
+def _do_nothing(_number: int, _frame: Any) -> None:
+    return None
+
+
+def main(sock: socket.socket, stdout: int, stderr: int, parent: int) -> NoReturn:
+    """Serve one model over `sock` until it is told to stop or the server is gone; never returns.
+
+    `stdout` and `stderr` are pipes to the server; `parent` is the process that started this one.
+    """
+    status = 1
+    try:
+        set_name("mms-worker")
+        die_with(parent)
+        outlive_signals()
+        _take_over_output(stdout, stderr)
+        _offer_to_oom_killer()
+        threading.Thread(target=_watch, args=(sock,), name="watch", daemon=True).start()
+        _serve(sock)
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    except (BrokenPipeError, ConnectionResetError):
+        status = _ORPHANED
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        # A normal C exit can hang or abort once onnxruntime has been imported before the fork.
+        os._exit(status)
+
+
+def _take_over_output(stdout: int, stderr: int) -> None:
+    with open(os.devnull, "rb") as null:  # noqa: PTH123 - a descriptor is what is wanted
+        os.dup2(null.fileno(), 0)
+    for source, target in ((stdout, 1), (stderr, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    faulthandler.enable(sys.stderr)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
+
+
+def _offer_to_oom_killer() -> None:
+    """Where memory runs out, let it be a worker that goes and not the server."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_bytes(_OOM_SCORE)
+
+
+def _watch(sock: socket.socket) -> None:
+    """End this process when the server is gone, even while a handler is busy and nobody reads the socket."""
+    poll = select.poll()
+    poll.register(sock.fileno(), _POLLRDHUP)
+    while True:
+        for _, event in poll.poll():
+            if event & (select.POLLHUP | select.POLLERR | select.POLLNVAL | _POLLRDHUP):
+                os._exit(_ORPHANED)
+
+
+def _serve(sock: socket.socket) -> None:
+    frames = messages.read_frames(sock)
+    first = next(frames, None)
+    if first is None:
+        return
+    order = LoadOrder(**messages.decode_control(first))
+    model = _load(sock, order)
+    if model is None:
+        raise SystemExit(1)
+    for frame in frames:
+        kind = messages.kind_of(frame)
+        if kind == messages.BATCH:
+            messages.write_all(sock, messages.encode_results(*model.predict(messages.decode_batch(frame))))
+        elif kind == messages.CONFIGURE:
+            model.configure(**messages.decode_control(frame))
+        elif kind == messages.STOP:
+            return
+
+
+def _load(sock: socket.socket, order: LoadOrder) -> Model | None:
+    """Load the model and report; None where it failed."""
+    try:
+        _settle(order)
+        service = load(order)
+    except BaseException as error:
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            traceback.print_exc()
+        report = {
+            "message": f"{type(error).__name__}: {' '.join(str(error).split())}"[:1000],
+            "detail": traceback.format_exc()[-16_000:],
+            "out_of_memory": isinstance(error, MemoryError),
+        }
+        messages.write_all(sock, [messages.encode_control(messages.LOAD_FAILED, report)])
+        return None
+    gc.collect()
+    gc.freeze()  # what the model holds stays: no collection need look at it again
+    messages.write_all(sock, [messages.encode_control(messages.LOADED, {"pid": os.getpid()})])
+    return Model(service, decode=order.decode, max_response_size=order.max_response_size)
+
+
+def _settle(order: LoadOrder) -> None:
+    """Environment, folder and random numbers of this worker's own."""
+    if order.threads > 1:
+        os.environ["OMP_NUM_THREADS"] = str(order.threads)
+    os.environ["MMS_DECODE_INPUT_REQUEST"] = "true" if order.decode else "false"
+    os.environ.update(order.environment or {})
+    os.chdir(order.model_dir)
+    sys.dont_write_bytecode = True  # a directory that is served in place stays as it was registered
+    sys.argv = ["mms-worker", order.model]
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        # numpy was imported before the fork: without this, every worker would draw the same numbers.
+        numpy_random.seed()

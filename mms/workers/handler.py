@@ -1,0 +1,333 @@
+"""Finds, loads and calls a model's handler, in the worker process: the contract between handlers and the server lives here.
+
+Only what a worker may hold enters: standard library, orjson, the handler kit, errors and requests.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import logging
+import re
+import sys
+import time
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mms.context import Context, RequestProcessor
+from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
+from mms.metrics.dimension import Dimension
+from mms.metrics.metric import Metric
+from mms.metrics.metrics_store import MetricsStore
+from mms.request import InferenceResponse, Result
+from mms.service import PredictionException, Service
+from mms.workers.messages import WireRequest, unpack_headers
+
+logger = logging.getLogger(__name__)
+
+_LONG_NUMBER = re.compile(rb"\d{19}")
+_NO_METRICS = b""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOrder:
+    """What a worker is told to load; the wire form of a WorkerSpec."""
+
+    model: str
+    model_dir: str
+    handler: str | None
+    batch_size: int = 1
+    gpu_id: int | None = None
+    max_response_size: int = 6_553_500
+    decode: bool = True
+    threads: int = 1
+    legacy: bool = False
+    environment: dict[str, str] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The order as plain values."""
+        return asdict(self)
+
+
+# --- finding and loading ----------------------------------------------------------------------------------------------
+
+
+def load(order: LoadOrder) -> Service:
+    """Import the handler and let it load its model; whatever it raises is the reason why it cannot be served."""
+    manifest = _manifest(order)
+    if order.handler is None:
+        from mms.workers.onnx import load_onnx
+
+        return load_onnx(order, manifest)
+    if order.legacy:
+        return _load_legacy(order, manifest)
+    module_path, _, function_name = order.handler.partition(":")
+    module_name = Path(module_path).name.removesuffix(".py")
+    directory = Path(order.model_dir, module_path).parent
+    for folder in (order.model_dir, str(directory)):
+        if folder in sys.path:
+            sys.path.remove(folder)
+        sys.path.insert(0, folder)
+    module = _import(module_name, directory)
+    function = getattr(module, function_name or "handle", None)
+    if function is not None:
+        return _load_function(function, order, manifest)
+    return _load_class(module, order, manifest)
+
+
+def _manifest(order: LoadOrder) -> dict[str, Any] | None:
+    path = Path(order.model_dir, "MANIFEST.json" if order.legacy else "MAR-INF/MANIFEST.json")
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else None
+
+
+def _import(name: str, directory: Path) -> types.ModuleType:
+    """The handler's module by name; its own file wins over a module of that name which the server's code has imported."""
+    known = sys.modules.get(name)
+    own = directory / f"{name}.py"
+    if known is not None and own.is_file() and getattr(known, "__file__", None) != str(own):
+        del sys.modules[name]
+    return importlib.import_module(name)
+
+
+def _new_service(order: LoadOrder, manifest: dict[str, Any] | None, entry_point: Callable[..., Any]) -> Service:
+    service = Service(order.model, order.model_dir, manifest, entry_point, order.gpu_id, order.batch_size)
+    service.context.metrics = MetricsStore({}, order.model)
+    return service
+
+
+def _load_function(function: Callable[..., Any], order: LoadOrder, manifest: dict[str, Any] | None) -> Service:
+    service = _new_service(order, manifest, function)
+    function(None, service.context)
+    return service
+
+
+def _load_class(module: types.ModuleType, order: LoadOrder, manifest: dict[str, Any] | None) -> Service:
+    classes = _classes_of(module)
+    if len(classes) != 1:
+        raise ValueError(f"Expected only one class in custom service code or a function entry point {classes}")
+    instance = classes[0]()
+    service = _new_service(order, manifest, instance.handle)
+    initialize = instance.initialize
+    try:
+        initialize(service.context)
+    except Exception:
+        # As handlers were always treated: the worker serves, and the handler says at its first call what it lacks.
+        logger.warning("The initialize() of the handler raised; it is called nevertheless.", exc_info=True)
+    return service
+
+
+def _load_legacy(order: LoadOrder, manifest: dict[str, Any] | None) -> Service:
+    from mms.model_service.model_service import SingleNodeService
+
+    handler = order.handler or ""
+    file = Path(order.model_dir, handler if handler.endswith(".py") else f"{handler}.py")
+    sys.path.insert(0, order.model_dir)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"Unable to load module {file}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    classes = [found for found in _classes_of(module) if issubclass(found, SingleNodeService)]
+    if not classes:
+        raise ValueError(f"Expected a subclass of SingleNodeService in {file.name}")
+    instance = classes[0](order.model, order.model_dir, manifest, order.gpu_id)
+    service = _new_service(order, manifest, instance.handle)
+    instance.initialize(service.context)
+    return service
+
+
+def _classes_of(module: types.ModuleType) -> list[type]:
+    return [found for _, found in inspect.getmembers(module, inspect.isclass) if found.__module__ == module.__name__]
+
+
+# --- requests in ------------------------------------------------------------------------------------------------------
+
+
+def decode_json(value: bytes | memoryview) -> Any:
+    """What `json.loads` makes of UTF-8 text, mostly faster; raises ValueError (UnicodeDecodeError included)."""
+    data = bytes(value)
+    if not _LONG_NUMBER.search(data):  # orjson makes floats of integers above 64 bits
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            pass  # NaN, lone surrogates and some others are refused by one and taken by the other
+    return json.loads(data.decode("utf-8"))
+
+
+def decode_part(name: str, content_type: str, value: bytes | memoryview) -> Any:
+    """A part as the handler gets it: JSON decoded, text as str, everything else a bytearray; raises BadInput."""
+    if content_type == "application/json":
+        try:
+            return decode_json(value)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"The value of '{name}' is not valid JSON: {_one_line(error)}") from None
+    if content_type.startswith("text"):
+        try:
+            return str(value, "utf-8")
+        except UnicodeDecodeError as error:
+            raise BadInput(f"The value of '{name}' is not UTF-8 text: {_one_line(error)}") from None
+    return bytearray(value)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__
+
+
+def _header_reader(request: WireRequest) -> Callable[[], dict[str, Any]]:
+    def read() -> dict[str, Any]:
+        headers: dict[str, Any] = {name: {"content-type": kind} for name, kind, _ in request.parts}
+        headers.update(unpack_headers(request.headers))
+        return headers
+
+    return read
+
+
+# --- answers out ------------------------------------------------------------------------------------------------------
+
+
+def encode_output(value: Any) -> bytes:
+    """The body for one item of the handler's answer; raises TypeError for a type that JSON does not know."""
+    if type(value) is str:
+        return value.encode("utf-8")
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    if isinstance(value, str):
+        return value.encode("utf-8")
+    return json.dumps(value, indent=2).encode("utf-8")
+
+
+class Model:
+    """A loaded handler with the rules around its call; `predict` never raises for what a handler or a client does wrong."""
+
+    def __init__(self, service: Service, *, decode: bool, max_response_size: int) -> None:
+        self._service = service
+        self._context: Context = service.context
+        self._decode = decode
+        self._max_response_size = max_response_size
+        self._dimensions = [Dimension("ModelName", self._context.model_name), Dimension("Level", "Model")]
+
+    def configure(self, batch_size: int, max_response_size: int) -> None:
+        """Take over live settings."""
+        self._context.system_properties["batch_size"] = batch_size
+        self._max_response_size = max_response_size
+
+    def predict(self, requests: Sequence[WireRequest]) -> tuple[list[Result], bytes]:
+        """One result a request, by position, and the metric lines that the call left behind."""
+        results: list[Result | None] = [None] * len(requests)
+        places: list[int] = []
+        inputs: list[dict[str, Any]] = []
+        for place, request in enumerate(requests):
+            try:
+                inputs.append(self._input(request))
+            except BadInput as error:
+                results[place] = error
+            else:
+                places.append(place)
+        if not places:
+            return [result for result in results if result is not None], _NO_METRICS
+        answers, metrics = self._call(inputs, [requests[place] for place in places])
+        if answers is None:
+            # The handler raised on several: each gets one more try of its own, so that one bad request fails alone.
+            for place in places:
+                # Decoded again: the first call may have changed what it was given.
+                single, lines = self._call([self._input(requests[place])], [requests[place]])
+                results[place] = single[0] if single else None
+                metrics += lines
+        else:
+            for place, answer in zip(places, answers, strict=True):
+                results[place] = answer
+        return [result for result in results if result is not None], metrics
+
+    def _input(self, request: WireRequest) -> dict[str, Any]:
+        if self._decode:
+            return {name: decode_part(name, content_type, value) for name, content_type, value in request.parts}
+        return {name: bytearray(value) for name, _, value in request.parts}
+
+    def _call(self, inputs: list[dict[str, Any]], requests: Sequence[WireRequest]) -> tuple[list[Result] | None, bytes]:
+        """Results of one call, or None where the handler raised on a batch of several and the items are to be tried alone."""
+        count = len(inputs)
+        context = self._context
+        context.request_ids = {index: request.id for index, request in enumerate(requests)}
+        context.request_processor = processors = [RequestProcessor(_header_reader(request)) for request in requests]
+        context.metrics = store = MetricsStore(context.request_ids, context.model_name)
+        started = time.perf_counter()
+        try:
+            output = self._service.entry_point(inputs, context)
+        except PredictionException as error:
+            logger.error("Prediction error", exc_info=True)
+            return [PredictionFailed(str(error.message), _status(error.error_code, 500))] * count, _lines(store)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            logger.warning("Invoking the handler failed.", exc_info=True)
+            if count > 1:
+                return None, _NO_METRICS
+            if isinstance(error, MemoryError):
+                return [PredictionFailed("Out of resources", 507)], _lines(store)
+            return [PredictionFailed("Prediction failed", 503)], _lines(store)
+        milliseconds = round((time.perf_counter() - started) * 1000, 2)
+        failure = self._wrong_output(output, count)
+        if failure is not None:
+            return [failure] * count, _lines(store)
+        results = [self._result(value, processor) for value, processor in zip(output, processors, strict=True)]
+        ids = ",".join(context.request_ids.values())
+        store.store.append(Metric("PredictionTime", milliseconds, "ms", self._dimensions, ids))
+        return results, _lines(store)
+
+    def _wrong_output(self, output: Any, count: int) -> PredictionFailed | None:
+        name = self._context.model_name
+        if not isinstance(output, list):
+            logger.warning("model: %s, the handler returned %s instead of a list.", name, type(output).__name__)
+            return PredictionFailed("Invalid model predict output", 503)
+        if len(output) != count:
+            logger.warning("model: %s, the handler answered %d of %d requests.", name, len(output), count)
+            return PredictionFailed("number of batch response mismatched", 503)
+        return None
+
+    def _result(self, value: Any, processor: RequestProcessor) -> Result:
+        if isinstance(value, MmsError):  # the built-in handler refuses single requests this way
+            return value
+        try:
+            body = encode_output(value)
+        except (TypeError, ValueError, RecursionError):
+            logger.warning("An item of the handler's answer cannot be written as JSON.", exc_info=True)
+            return PredictionFailed("Unsupported model output data type.", 503)
+        if len(body) > self._max_response_size:
+            return ResponseTooLarge(
+                f"The response of {len(body)} bytes exceeds the max_response_size of {self._max_response_size} bytes."
+            )
+        if processor.answered_plainly:
+            return InferenceResponse(body)
+        headers = dict(processor.get_response_headers())
+        content_type = headers.pop("content-type", None)
+        return InferenceResponse(
+            body,
+            _status(processor.get_response_status_code(), 200),
+            str(processor.get_response_status_phrase() or ""),
+            None if content_type is None else str(content_type),
+            [(str(name), str(content)) for name, content in headers.items()],
+        )
+
+
+def _status(code: Any, otherwise: int) -> int:
+    """A status as HTTP can carry it."""
+    try:
+        number = int(code)
+    except (TypeError, ValueError):
+        return otherwise
+    return number if 100 <= number <= 999 else otherwise
+
+
+def _lines(store: MetricsStore) -> bytes:
+    return "".join([f"{metric.record()}\n" for metric in store.store]).encode("utf-8", "replace")

@@ -1,0 +1,295 @@
+"""Frames between the server and a worker: one a batch, both directions, over one Unix socket pair; both sides import only this.
+
+A frame is `<length u64><kind u8>` and a payload; the length counts the whole frame. Metadata of requests travels as one marshalled
+list (both ends are the same interpreter), large payloads follow it as they are and are never joined; results come back as a
+table of fixed rows and then their bytes, read without trusting the worker.
+"""
+
+from __future__ import annotations
+
+import marshal
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
+from mms.request import InferenceRequest, InferenceResponse, Result
+
+LOAD: Final = 1
+BATCH: Final = 2
+CONFIGURE: Final = 3
+STOP: Final = 4
+LOADED: Final = 16
+LOAD_FAILED: Final = 17
+RESULTS: Final = 18
+
+Buffers = list[bytes]
+"""Consecutive pieces of one or more frames, to be written in this order."""
+
+PartValue = tuple[str, str, bytes | memoryview]
+"""A part as the worker gets it: name, content type, bytes."""
+
+_HEAD = struct.Struct("<QB")
+_BATCH = struct.Struct("<QBI")  # length, kind, bytes of metadata
+_RESULTS = struct.Struct("<QBII")  # length, kind, rows, bytes of metric lines
+_ROW = struct.Struct("<BHHHII")  # kind, status, lengths of reason, content type, headers, body
+_RESPONSE, _PREDICTION_FAILED, _TOO_LARGE, _BAD_INPUT = range(4)
+_NO_CONTENT_TYPE = 0xFFFF
+_INLINE = 8192  # a payload up to this many bytes is cheaper copied into the metadata than written on its own
+_JOIN = 65536  # a frame up to this many bytes is cheaper joined than written in pieces
+_MARSHAL_VERSION = 2  # later versions track references, which costs more than it saves here
+_IOV_MAX = 512
+HEADER_SIZE: Final = _HEAD.size
+
+
+class FrameError(Exception):
+    """The other side sent bytes that are no frame."""
+
+
+class WireRequest(NamedTuple):
+    """One request as the worker sees it; `headers` stays packed until the handler asks for them."""
+
+    id: str
+    headers: bytes
+    parts: list[PartValue]
+
+
+def kind_of(frame: bytes) -> int:
+    """Which kind of frame this is."""
+    return frame[8]
+
+
+# --- control frames: JSON, rare ---------------------------------------------------------------------------------------
+
+
+def encode_control(kind: int, content: Any) -> bytes:
+    """A small frame of JSON: load, configure, stop, loaded, load failed."""
+    body = orjson.dumps(content)
+    return _HEAD.pack(_HEAD.size + len(body), kind) + body
+
+
+def decode_control(frame: bytes) -> Any:
+    """The JSON of a control frame."""
+    return orjson.loads(frame[_HEAD.size :])
+
+
+# --- a batch, server to worker ----------------------------------------------------------------------------------------
+
+
+def encode_batch(requests: Sequence[InferenceRequest]) -> Buffers:
+    """One frame for `requests`, as pieces to be written in order; payloads above 8 KiB are the callers' own objects, not copies."""
+    tail: Buffers = []
+    size = 0
+    rows = []
+    for request in requests:
+        parts = []
+        for part in request.parts:
+            value: bytes | int = part.value
+            length = len(part.value)
+            if length > _INLINE:
+                tail.append(part.value)
+                size += length
+                value = length
+            parts.append((part.name, part.content_type, value))
+        headers = request.headers
+        rows.append((request.id, marshal.dumps(list(headers), _MARSHAL_VERSION) if headers else b"", parts))
+    metadata = marshal.dumps(rows, _MARSHAL_VERSION)
+    length = _BATCH.size + len(metadata)
+    head = _BATCH.pack(length + size, BATCH, len(metadata)) + metadata
+    if not tail:
+        return [head]
+    if length + size <= _JOIN:
+        return [b"".join((head, *tail))]
+    return [head, *tail]
+
+
+def decode_batch(frame: bytes) -> list[WireRequest]:
+    """The requests of a batch frame."""
+    _, _, length = _BATCH.unpack_from(frame)
+    position = _BATCH.size + length
+    view = memoryview(frame)
+    requests = []
+    for request_id, headers, parts in marshal.loads(view[_BATCH.size : position]):
+        for index, (name, content_type, value) in enumerate(parts):
+            if type(value) is int:
+                parts[index] = (name, content_type, view[position : position + value])
+                position += value
+        requests.append(WireRequest(request_id, headers, parts))
+    return requests
+
+
+def unpack_headers(packed: bytes) -> list[tuple[str, str]]:
+    """Request headers in arrival order, as text."""
+    if not packed:
+        return []
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in marshal.loads(packed)]
+
+
+# --- results, worker to server ----------------------------------------------------------------------------------------
+
+
+def encode_results(results: Sequence[Result], metrics: bytes = b"") -> Buffers:
+    """One frame with a result for each request, by position, and finished metric lines (each ends in a newline)."""
+    rows: Buffers = []
+    tail: Buffers = []
+    for result in results:
+        if type(result) is InferenceResponse:
+            reason = result.reason.encode() if result.reason else b""
+            content_type = result.content_type
+            kind_bytes = b"" if content_type is None else content_type.encode()
+            headers = orjson.dumps(result.headers) if result.headers else b""
+            body = result.body
+            rows.append(
+                _ROW.pack(
+                    _RESPONSE,
+                    result.status,
+                    len(reason),
+                    _NO_CONTENT_TYPE if content_type is None else len(kind_bytes),
+                    len(headers),
+                    len(body),
+                )
+            )
+            tail += (reason, kind_bytes, headers, body)
+        else:
+            kind, status, message = _error_row(result)
+            rows.append(_ROW.pack(kind, status, 0, 0, 0, len(message)))
+            tail.append(message)
+    size = _RESULTS.size + len(rows) * _ROW.size + len(metrics) + sum(map(len, tail))
+    head = b"".join((_RESULTS.pack(size, RESULTS, len(rows), len(metrics)), *rows, metrics))
+    if size <= _JOIN:
+        return [b"".join((head, *tail))]
+    return [head, *(piece for piece in tail if piece)]
+
+
+def _error_row(error: Any) -> tuple[int, int, bytes]:
+    message = error.message.encode("utf-8", "replace")
+    if isinstance(error, BadInput):
+        return _BAD_INPUT, 400, message
+    if isinstance(error, ResponseTooLarge):
+        return _TOO_LARGE, 0, message
+    return _PREDICTION_FAILED, getattr(error, "code", 503), message
+
+
+def decode_results(frame: bytes) -> tuple[list[Result], bytes]:
+    """Results by position and the metric lines; raises FrameError where lengths do not add up."""
+    _, _, count, metrics_length = _RESULTS.unpack_from(frame)
+    table_end = _RESULTS.size + count * _ROW.size
+    position = table_end + metrics_length
+    results: list[Result] = []
+    if position > len(frame):
+        raise FrameError("A results frame is shorter than its table.")
+    for kind, status, reason, content_type, headers, body in _ROW.iter_unpack(frame[_RESULTS.size : table_end]):
+        if kind != _RESPONSE:
+            results.append(_error(kind, status, frame[position : position + body].decode("utf-8", "replace")))
+            position += body
+        elif not reason and content_type == _NO_CONTENT_TYPE and not headers:
+            results.append(InferenceResponse(frame[position : position + body], status))
+            position += body
+        else:
+            position = _full_response(frame, position, results, status, reason, content_type, headers, body)
+    if position != len(frame):
+        raise FrameError("A results frame has another length than its table says.")
+    return results, frame[table_end : table_end + metrics_length]
+
+
+def _full_response(
+    frame: bytes,
+    position: int,
+    results: list[Result],
+    status: int,
+    reason: int,
+    content_type: int,
+    headers: int,
+    body: int,
+) -> int:
+    phrase = frame[position : position + reason].decode("utf-8", "replace")
+    position += reason
+    kind = None
+    if content_type != _NO_CONTENT_TYPE:
+        kind = frame[position : position + content_type].decode("utf-8", "replace")
+        position += content_type
+    pairs = [(name, value) for name, value in orjson.loads(frame[position : position + headers])] if headers else ()
+    position += headers
+    results.append(InferenceResponse(frame[position : position + body], status, phrase, kind, pairs))
+    return position + body
+
+
+def _error(kind: int, status: int, message: str) -> MmsError:
+    if kind == _BAD_INPUT:
+        return BadInput(message)
+    if kind == _TOO_LARGE:
+        return ResponseTooLarge(message)
+    if kind == _PREDICTION_FAILED:
+        return PredictionFailed(message, status)
+    raise FrameError(f"A results frame has a row of unknown kind {kind}.")
+
+
+# --- cutting a byte stream into frames --------------------------------------------------------------------------------
+
+
+class FrameSplitter:
+    """Cuts what arrives into whole frames; holds at most one unfinished frame, of at most `limit` bytes."""
+
+    __slots__ = ("_chunks", "_have", "_limit", "_need")
+
+    def __init__(self, limit: int = 1 << 40) -> None:
+        self._chunks: list[bytes] = []
+        self._have = 0
+        self._need = HEADER_SIZE
+        self._limit = limit
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that `data` completes; raises FrameError on a length that no frame has."""
+        if self._chunks:
+            self._chunks.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._chunks)
+            self._chunks.clear()
+        frames = []
+        position, end = 0, len(data)
+        self._need = HEADER_SIZE
+        while end - position >= HEADER_SIZE:
+            length = _HEAD.unpack_from(data, position)[0]
+            if not HEADER_SIZE <= length <= self._limit:
+                raise FrameError(f"A frame of {length} bytes is not possible.")
+            if end - position < length:
+                self._need = length
+                break
+            frames.append(data if length == end else data[position : position + length])
+            position += length
+        if position < end:
+            self._chunks.append(data[position:] if position else data)
+            self._have = end - position
+        return frames
+
+
+def read_frames(sock: socket.socket) -> Iterator[bytes]:
+    """Frames from a blocking socket, until the other side closes it."""
+    splitter = FrameSplitter()
+    while True:
+        data = sock.recv(_JOIN)
+        if not data:
+            return
+        yield from splitter.feed(data)
+
+
+def write_all(sock: socket.socket, buffers: Buffers) -> None:
+    """Write the pieces to a blocking socket, as few calls as the kernel allows, without joining them."""
+    if len(buffers) == 1:
+        sock.sendall(buffers[0])
+        return
+    pending = [memoryview(piece) for piece in buffers]
+    while pending:
+        sent = sock.sendmsg(pending[:_IOV_MAX])
+        done = 0
+        while done < len(pending) and sent >= len(pending[done]):
+            sent -= len(pending[done])
+            done += 1
+        del pending[:done]
+        if sent:
+            pending[0] = pending[0][sent:]

@@ -1,0 +1,384 @@
+"""One worker as the server sees it: starts the process, sends batches, takes results, and knows when and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections import deque
+from contextlib import suppress
+
+import psutil
+
+from mms.errors import LoadFailed, MmsError, WorkerDied
+from mms.request import Batch
+from mms.workers import messages
+from mms.workers.engine import MAX_IN_FLIGHT, WorkerListener, WorkerSpec, WorkerState
+from mms.workers.handler import LoadOrder
+from mms.workers.launcher import ChildProcess, Descriptors, Exit, Launcher, describe_exit
+from mms.workers.lifecycle import advance
+from mms.workers.output import MetricSink, WorkerOutput
+
+logger = logging.getLogger(__name__)
+
+_LAST_WORDS = 0.5  # seconds to wait for the rest of a dead worker's socket, which a process of its own may hold open
+_LEAVE = 1.0  # seconds for a worker to end by itself once it has closed its socket or failed to load
+_SOCKET_BUFFER = 1 << 20
+
+
+class LocalWorker:
+    """A worker in a child process of this machine; made by LocalEngine."""
+
+    def __init__(self, spec: WorkerSpec, worker_id: str, launcher: Launcher, sink: MetricSink) -> None:
+        self._spec = spec
+        self._id = worker_id
+        self._launcher = launcher
+        self._sink = sink
+        self._state = WorkerState.STARTING
+        self._started_at = time.time()
+        self._loop = asyncio.get_running_loop()
+        self._listener: WorkerListener | None = None
+        self._child: ChildProcess | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._output: list[WorkerOutput] = []
+        self._in_flight: deque[Batch] = deque()
+        self._response_timeout = spec.response_timeout
+        self._head_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._loaded: asyncio.Future[None] = self._loop.create_future()
+        self._cause: MmsError | None = None
+        self._exit: Exit | None = None
+        self.gone: asyncio.Future[None] = self._loop.create_future()
+
+    # --- what it says of itself ---
+
+    @property
+    def worker_id(self) -> str:
+        """Short and unique in this life of the server."""
+        return self._id
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None before the start and after the end."""
+        child = self._child
+        return child.pid if child is not None and child.running else None
+
+    @property
+    def started_at(self) -> float:
+        """Wall-clock seconds since the epoch."""
+        return self._started_at
+
+    @property
+    def state(self) -> WorkerState:
+        """The true state."""
+        return self._state
+
+    @property
+    def gpu_id(self) -> int | None:
+        """The GPU it was given."""
+        return self._spec.gpu_id
+
+    @property
+    def memory_usage(self) -> int:
+        """Resident bytes, read now; 0 where the process is gone."""
+        pid = self.pid
+        if pid is None:
+            return 0
+        try:
+            return int(psutil.Process(pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    # --- start ---
+
+    async def start(self, listener: WorkerListener) -> None:
+        """Start the process and load the model. Raises LoadFailed, once the process is gone; `worker_gone` is then not called."""
+        self._listener = listener
+        self._started_at = time.time()
+        try:
+            await self._launch()
+            self._to(WorkerState.LOADING)
+            try:
+                await asyncio.wait_for(asyncio.shield(self._loaded), self._spec.startup_timeout)
+            except TimeoutError:
+                self._cause = LoadFailed(
+                    f"The worker did not load model {self._name} within {self._spec.startup_timeout:g} s."
+                )
+                self.kill()
+                await self._loaded
+        except asyncio.CancelledError:
+            self._cause = self._cause or LoadFailed(f"Loading model {self._name} was given up.")
+            self.kill()
+            if self._child is None:
+                self._finish()
+            raise
+        except LoadFailed:
+            if self._child is None:
+                self._finish()
+            raise
+        logger.info("Worker %s of model %s (pid %s) is ready.", self._id, self._name, self.pid)
+
+    async def _launch(self) -> None:
+        if self._state is not WorkerState.STARTING:
+            raise LoadFailed(f"The worker of model {self._name} was stopped before it started.")
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        try:
+            child = await self._launcher.start(Descriptors(theirs.fileno(), out_write, err_write))
+        except BaseException:
+            ours.close()
+            os.close(out_read)
+            os.close(err_read)
+            raise
+        finally:
+            theirs.close()
+            os.close(out_write)
+            os.close(err_write)
+        self._child = child
+        model = self._spec.model.name
+        self._output = [
+            WorkerOutput(out_read, model, logging.INFO, self._sink),
+            WorkerOutput(err_read, model, logging.WARNING, self._sink),
+        ]
+        child.exited.add_done_callback(self._exited)
+        ours.setblocking(False)
+        self._transport, _ = await self._loop.create_unix_connection(lambda: _Connection(self), sock=ours)
+        if self._state is not WorkerState.STARTING:
+            self.kill()
+            await self._loaded
+        self._transport.write(messages.encode_control(messages.LOAD, self._order().as_json()))
+
+    def _order(self) -> LoadOrder:
+        spec = self._spec
+        return LoadOrder(
+            model=spec.model.name,
+            model_dir=str(spec.model_dir),
+            handler=spec.handler,
+            batch_size=spec.batch_size,
+            gpu_id=spec.gpu_id,
+            max_response_size=spec.max_response_size,
+            decode=spec.decode_input_request,
+            threads=spec.threads,
+            legacy=spec.legacy,
+            environment=dict(spec.environment),
+        )
+
+    # --- work ---
+
+    def send(self, batch: Batch) -> None:
+        """Write one frame; only in READY or BUSY, with at most MAX_IN_FLIGHT batches in its hands (else RuntimeError)."""
+        transport = self._transport
+        state = self._state
+        if transport is None or (state is not WorkerState.READY and state is not WorkerState.BUSY):
+            raise RuntimeError(f"Worker {self._id} of model {self._name} is {state}: it takes no batch.")
+        if len(self._in_flight) >= MAX_IN_FLIGHT:
+            raise RuntimeError(f"Worker {self._id} of model {self._name} holds {MAX_IN_FLIGHT} batches already.")
+        buffers = messages.encode_batch(batch.requests)
+        batch.sent = now = self._loop.time()
+        if not self._in_flight:
+            self._head_since = now
+            if state is WorkerState.READY:
+                self._to(WorkerState.BUSY)
+        self._in_flight.append(batch)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._response_timeout, self._check_response)
+        if len(buffers) == 1:
+            transport.write(buffers[0])
+        else:
+            transport.writelines(buffers)
+
+    def configure(self, *, batch_size: int, response_timeout: float, max_response_size: int) -> None:
+        """Change live settings; those of the worker's own hold from the next batch on."""
+        if response_timeout != self._response_timeout:
+            self._response_timeout = response_timeout
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+                self._check_response()
+        if self._transport is not None and self._state in (WorkerState.READY, WorkerState.BUSY):
+            content = {"batch_size": batch_size, "max_response_size": max_response_size}
+            self._transport.write(messages.encode_control(messages.CONFIGURE, content))
+
+    def _check_response(self) -> None:
+        self._timer = None
+        if not self._in_flight or self._exit is not None:
+            return
+        left = self._head_since + self._response_timeout - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check_response)
+            return
+        self._end_for(f"did not answer within {self._response_timeout:g} s and was killed")
+
+    def _end_for(self, reason: str) -> None:
+        """Kill it; `reason` completes a sentence that begins with the worker."""
+        if self._cause is None:
+            self._cause = WorkerDied(detail=f"{self._subject} {reason}.")
+        self.kill()
+
+    def received(self, data: bytes, splitter: messages.FrameSplitter) -> None:
+        """Bytes from the worker; a worker that breaks the protocol is killed."""
+        try:
+            for frame in splitter.feed(data):
+                self._take(frame)
+        except (messages.FrameError, ValueError, LookupError) as error:
+            self._end_for(f"sent what is no answer ({error}) and was killed")
+
+    def _take(self, frame: bytes) -> None:
+        kind = messages.kind_of(frame)
+        if kind == messages.RESULTS:
+            self._results(frame)
+        elif kind == messages.LOADED:
+            if self._state is WorkerState.LOADING:
+                self._to(WorkerState.READY)
+                self._loaded.set_result(None)
+        elif kind == messages.LOAD_FAILED:
+            report = messages.decode_control(frame)
+            self._cause = self._cause or LoadFailed(
+                f"Model {self._name} could not be loaded: {report['message']}",
+                detail=str(report["detail"]),
+                out_of_memory=bool(report["out_of_memory"]),
+            )
+            self._loop.call_later(_LEAVE, self.kill)
+        else:
+            raise messages.FrameError(f"A frame of unknown kind {kind}.")
+
+    def _results(self, frame: bytes) -> None:
+        if not self._in_flight:
+            raise messages.FrameError("Results without a batch.")
+        results, metrics = messages.decode_results(frame)
+        batch = self._in_flight[0]
+        if len(results) != len(batch.requests):
+            raise messages.FrameError(f"{len(results)} results for {len(batch.requests)} requests.")
+        self._in_flight.popleft()
+        if self._in_flight:
+            self._head_since = self._loop.time()
+        elif self._state is WorkerState.BUSY:
+            self._to(WorkerState.READY)
+        if metrics:
+            self._sink(metrics)
+        if self._listener is not None:
+            self._listener.batch_done(self, batch, results)
+
+    # --- the end ---
+
+    async def stop(self, grace: float) -> None:
+        """Let it finish what it holds, for `grace` seconds at most, then kill it; returns when it is gone."""
+        state = self._state
+        if state is WorkerState.DEAD:
+            return
+        if state is not WorkerState.STOPPING:
+            self._to(WorkerState.STOPPING)
+            if state in (WorkerState.STARTING, WorkerState.LOADING):
+                self._cause = self._cause or LoadFailed(
+                    f"The worker of model {self._name} was stopped while it was loading."
+                )
+                self.kill()
+                if self._listener is None:
+                    self._finish()
+            else:
+                self._cause = WorkerDied("Worker scaled down.", detail=f"{self._subject} was stopped.")
+                if self._transport is not None:
+                    self._transport.write(messages.encode_control(messages.STOP, None))
+        try:
+            await asyncio.wait_for(asyncio.shield(self.gone), grace)
+        except TimeoutError:
+            self.kill()
+            await asyncio.shield(self.gone)
+
+    def kill(self) -> None:
+        """SIGKILL now; `worker_gone` follows."""
+        if self._child is not None:
+            self._child.kill()
+
+    def disconnected(self) -> None:
+        """The worker's socket is closed: it has ended, or is about to."""
+        self._transport = None
+        if self._exit is not None:
+            self._finish()
+        else:
+            self._loop.call_later(_LEAVE, self.kill)
+
+    def _exited(self, exited: asyncio.Future[Exit]) -> None:
+        self._exit = exited.result()
+        if self._transport is None:
+            self._finish()
+        else:
+            # Answers that it wrote before it ended may still be on their way.
+            self._loop.call_later(_LAST_WORDS, self._finish)
+
+    def _finish(self) -> None:
+        """Once, when process and socket are gone: close everything and tell who waits."""
+        if self.gone.done():
+            return
+        if self._transport is not None:
+            self._transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        for output in self._output:
+            output.close()
+        self.gone.set_result(None)
+        loading = not self._loaded.done()
+        self._to(WorkerState.DEAD)
+        unanswered = list(self._in_flight)
+        self._in_flight.clear()
+        if loading:
+            self._loaded.set_exception(self._load_error())
+            self._loaded.exception()  # it may be that nobody waits any more
+            return
+        error = self._cause if isinstance(self._cause, WorkerDied) else self._death()
+        logger.log(
+            logging.INFO if error.message == "Worker scaled down." else logging.WARNING,
+            "%s",
+            error.detail or error.message,
+        )
+        if self._listener is not None:
+            self._listener.worker_gone(self, error, unanswered)
+
+    def _load_error(self) -> LoadFailed:
+        if isinstance(self._cause, LoadFailed):
+            return self._cause
+        how = self._exit or Exit(None)
+        words = list(self._output[1].tail) if self._output else []
+        return LoadFailed(
+            f"The worker {describe_exit(how)} while it was loading model {self._name}.",
+            detail="\n".join(words),
+            out_of_memory=how.status is not None and os.WIFSIGNALED(how.status) and os.WTERMSIG(how.status) == 9,
+            environment=how.environment,
+        )
+
+    def _death(self) -> WorkerDied:
+        how = self._exit or Exit(None)
+        return WorkerDied(detail=f"{self._subject} {describe_exit(how)}.", environment=how.environment)
+
+    def _to(self, state: WorkerState) -> None:
+        self._state = advance(self._state, state)
+
+    @property
+    def _name(self) -> str:
+        key = self._spec.model
+        return f"{key.name} {key.version}" if key.version else key.name
+
+    @property
+    def _subject(self) -> str:
+        pid = self._child.pid if self._child is not None else None
+        return f"Worker {self._id} of model {self._name} (pid {pid})"
+
+
+class _Connection(asyncio.Protocol):
+    """The server's end of a worker's socket."""
+
+    def __init__(self, worker: LocalWorker) -> None:
+        self._worker = worker
+        self._splitter = messages.FrameSplitter()
+
+    def data_received(self, data: bytes) -> None:
+        self._worker.received(data, self._splitter)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        with suppress(asyncio.InvalidStateError):
+            self._worker.disconnected()
