@@ -15,6 +15,9 @@ from mms.workers.engine import MAX_IN_FLIGHT
 EARLY = 0.0005
 """Timers count in milliseconds: a moment that is nearer than this has come."""
 
+STRICT_AT_FIRST = 32
+"""Batches of a model that wait as MMS does, until there is something to learn from."""
+
 
 class BatchingMode(StrEnum):
     """The `batching` setting."""
@@ -116,6 +119,9 @@ class AdaptiveBatching:
     clients that have just been answered come back. With one client at a time nothing is ever missing, so nothing waits.
     Each wait teaches how long the missing ones take; where they take longer than they save, only a probe waits, at every
     second, fourth, ... chance, up to `RAREST_PROBE`.
+
+    Before it has learnt anything it waits as MMS does: the first `strict_for` batches leave when they are full or the delay
+    is over.
     """
 
     __slots__ = (
@@ -130,13 +136,15 @@ class AdaptiveBatching:
         "_probe_gap",
         "_return_time",
         "_seen",
+        "_strict_for",
     )
 
     PEAK_WINDOW = 32
     RAREST_PROBE = 256
     SHORTEST_HOLD = 0.001  # a timer cannot do less
 
-    def __init__(self, batch_size: int, max_batch_delay: int) -> None:
+    def __init__(self, batch_size: int, max_batch_delay: int, strict_for: int = 0) -> None:
+        self._strict_for = strict_for
         self._cost = HandlerCost()
         self._peak = self._peak_before = 0
         self._seen = 0
@@ -159,6 +167,8 @@ class AdaptiveBatching:
     def hold(self, now: float, queued: int, first_arrived: float, outstanding: int) -> float:
         """See `Batching`."""
         limit = first_arrived + self._delay
+        if self._strict_for > 0:
+            return limit if now < limit - EARLY else 0.0
         if self._hold_until:
             if outstanding >= self.expected:
                 return 0.0
@@ -204,6 +214,7 @@ class AdaptiveBatching:
 
     def answered(self, rows: int, seconds: float, outstanding: int) -> None:
         """See `Batching`."""
+        self._strict_for -= 1
         self._cost.learn(rows, seconds)
         if outstanding > self._peak:
             self._peak = outstanding
@@ -218,7 +229,7 @@ def batching(mode: BatchingMode, batch_size: int, max_batch_delay: int) -> Batch
     """The decisions of one model under the `batching` setting."""
     if mode is BatchingMode.STRICT:
         return StrictBatching(batch_size, max_batch_delay)
-    return AdaptiveBatching(batch_size, max_batch_delay)
+    return AdaptiveBatching(batch_size, max_batch_delay, strict_for=STRICT_AT_FIRST)
 
 
 class SendingAhead:

@@ -236,3 +236,14 @@ def test_fast_handlers_get_batches_ahead_and_slow_ones_do_not(batch_size: int, s
     for _ in range(50):
         ahead.answered(seconds)
     assert ahead.batches == batches
+
+
+def test_a_model_waits_as_the_original_does_until_there_is_something_to_learn_from():
+    policy = AdaptiveBatching(8, 100, strict_for=3)
+    for at in (10.0, 20.0, 30.0):
+        assert policy.hold(at, 1, at, 1) == pytest.approx(at + 0.1)
+        assert policy.hold(at + 0.1, 1, at, 1) == 0.0
+        policy.left(at + 0.1, 1)
+        policy.answered(1, 0.001, 1)
+
+    assert policy.hold(40.0, 1, 40.0, 1) == 0.0
