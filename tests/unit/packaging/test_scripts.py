@@ -1,6 +1,7 @@
 """The scripts that people run."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -37,3 +38,21 @@ def test_ci_runs_the_checks_and_the_tests() -> None:
     ci = ROOT / ".ci" / "run"
     assert os.access(ci, os.X_OK)
     assert ci.read_text().split("\n\n")[-1].split() == ["scripts/check", "scripts/test"]
+
+
+def test_without_a_usable_python_one_line_says_what_is_needed(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "cat", "cmp", "dirname"):
+        (tools / tool).symlink_to(str(shutil.which(tool)))
+    (tools / "python3").write_text("#!/bin/bash\necho 'too old'\nexit 1\n")
+    (tools / "python3").chmod(0o755)
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT / "scripts", checkout / "scripts")
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    done = subprocess.run(
+        [checkout / "scripts" / "check"], capture_output=True, text=True, check=False, env={"PATH": str(tools)}
+    )
+    assert done.returncode == 1
+    assert "No usable Python was found: 3.11 or newer is needed" in done.stderr.splitlines()[-1]
+    assert not (checkout / ".venv").exists()
