@@ -9,6 +9,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from mms.client import ServerUnreachable
+from mms.commands import settings, state
+from mms.config.options import BY_NAME
 from mms.errors import (
     BootError,
     MmsError,
@@ -24,13 +27,14 @@ from mms.errors import (
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_STORE_UNREACHABLE = 69
+EXIT_UNREACHABLE = 69  # the store of a boot, or the server that a command asks
 EXIT_STORE_IN_USE = 75
 EXIT_STORE_DAMAGED = 78
 
 _EXIT_CODES: dict[type[MmsError], int] = {
     UsageError: EXIT_USAGE,
-    StoreUnreachable: EXIT_STORE_UNREACHABLE,
+    StoreUnreachable: EXIT_UNREACHABLE,
+    ServerUnreachable: EXIT_UNREACHABLE,
     StoreInUse: EXIT_STORE_IN_USE,
     StoreDamaged: EXIT_STORE_DAMAGED,
     StoreNewer: EXIT_STORE_DAMAGED,
@@ -52,36 +56,28 @@ ConfigFile = Annotated[
 ]
 
 
+def _flag(name: str, metavar: str | None = None) -> Any:
+    """A flag of `serve`: its spelling, help and default are those of the option table."""
+    row = BY_NAME[name]
+    default = f" Default: {row.shown_default}." if metavar and row.shown_default != "none" else ""
+    return typer.Option(row.flag, metavar=metavar, help=f"{row.help}{default}")
+
+
 @app.command()
 def serve(
     config: ConfigFile = None,
-    model_store: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder that archives are read from.")] = None,
-    models: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NAME=]URL", help="Start-up models; several may follow, or `ALL` of the model store."),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the store, the witness and kept archives live.")
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="sqlite:///FILE or postgresql://...; default: SQLite in the data dir."),
-    ] = None,
-    recover: Annotated[
-        bool, typer.Option("--recover", help="Bring the stored registrations back, also after a clean stop.")
-    ] = False,
-    clean_start: Annotated[
-        bool,
-        typer.Option("--clean-start", help="Start with the configured models only; set stored registrations aside."),
-    ] = False,
-    inference_address: Annotated[str | None, typer.Option(metavar="URL", help="Default http://127.0.0.1:8080.")] = None,
-    management_address: Annotated[
-        str | None, typer.Option(metavar="URL", help="Default http://127.0.0.1:8081.")
-    ] = None,
-    accept_store_loss: Annotated[
-        int | None,
-        typer.Option(metavar="SEQ", help="Accept that the store lost what the refusal to boot named, and no more."),
-    ] = None,
+    model_store: Annotated[Path | None, _flag("model_store", "DIR")] = None,
+    models: Annotated[list[str] | None, _flag("load_models", "[NAME=]URL")] = None,
+    data_dir: Annotated[Path | None, _flag("data_dir", "DIR")] = None,
+    store: Annotated[str | None, _flag("store_url", "URL")] = None,
+    server_id: Annotated[str | None, _flag("server_id", "NAME")] = None,
+    recover: Annotated[bool, _flag("recover")] = False,
+    clean_start: Annotated[bool, _flag("clean_start")] = False,
+    inference_address: Annotated[str | None, _flag("inference_address", "URL")] = None,
+    management_address: Annotated[str | None, _flag("management_address", "URL")] = None,
+    accept_store_loss: Annotated[int | None, _flag("accept_store_loss", "SEQ")] = None,
+    log_config: Annotated[Path | None, _flag("log_config", "FILE")] = None,
+    log_level: Annotated[str | None, _flag("log_level", "LEVEL")] = None,
 ) -> None:
     """Run the server in the foreground; log to stderr."""
     from mms.launch import run_server
@@ -91,11 +87,14 @@ def serve(
         "load_models": ",".join(models) if models else None,
         "data_dir": data_dir,
         "store_url": store,
+        "server_id": server_id,
         "recover": recover,
         "clean_start": clean_start,
         "inference_address": inference_address,
         "management_address": management_address,
         "accept_store_loss": accept_store_loss,
+        "log_config": log_config,
+        "log_level": log_level,
     }
     raise typer.Exit(run_server(None if config is None else str(config), flags))
 
@@ -130,6 +129,14 @@ def config_check(config: ConfigFile = None) -> None:
     if not findings:
         typer.echo("The configuration is in order.")
     raise typer.Exit(EXIT_USAGE if any(finding.fatal for finding in findings) else EXIT_OK)
+
+
+# Commands that ask a running server, each in its room under mms/commands.
+app.add_typer(state.recovery_app, name="recovery")
+app.command()(settings.settings)
+app.command()(state.models)
+app.command()(state.journal)
+app.command()(state.incarnations)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -67,8 +67,10 @@ MODEL_OPTIONS: tuple[Option, ...] = (
 
 _MMS_OPTIONS: tuple[Option, ...] = (
     _mms("inference_address", _PORTS, Address("http", "127.0.0.1", 8080),
-         "Where predictions are answered. The same address as management_address serves all routes on one port."),
-    _mms("management_address", _MANAGEMENT_PORTS, Address("http", "127.0.0.1", 8081), "Where models are managed."),
+         "Where predictions are answered. The same address as management_address serves all routes on one port.",
+         flag="--inference-address"),
+    _mms("management_address", _MANAGEMENT_PORTS, Address("http", "127.0.0.1", 8081), "Where models are managed.",
+         flag="--management-address"),
     _mms("model_store", Place(), None, "Folder that archives are read from.", flag="--model-store"),
     _mms("load_models", StartupModelsKind(), StartupModels(), "Start-up models: ALL (of the model store), or a list.",
          flag="--models"),
@@ -104,7 +106,7 @@ _OWN_OPTIONS: tuple[Option, ...] = (
     Option("data_dir", Place(), None, "Folder of the store and of the archives that it keeps.", flag="--data-dir",
            default_text="mms-data beside the configuration file, else in the current folder"),
     Option("store_url", Text(r"(sqlite|postgres(ql)?(\+psycopg)?)://.*", "sqlite:///FILE or postgresql://USER@HOST/DATABASE"),
-           None, "The store of registrations.", secret=True, flag="--store-url",
+           None, "The store of registrations.", secret=True, flag="--store",
            default_text="sqlite, store.db in data_dir"),
     Option("server_id", Text(r"[A-Za-z0-9._-]{1,64}", "1 to 64 letters, digits, dots, dashes or underscores"), "default",
            "This server's name in a store that several share.", flag="--server-id"),

@@ -1,0 +1,147 @@
+"""The client of a running server's management port: one connection, JSON answers, errors as one line; no printing here."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from mms.errors import MmsError, UsageError
+
+DEFAULT_SERVER = "http://127.0.0.1:8081"
+SERVER_VARIABLE = "MMS_MANAGEMENT_URL"
+TIMEOUT = 60.0  # seconds
+PAGE = 100  # most models in one answer of GET /models
+
+Document = dict[str, Any]
+
+
+class ServerUnreachable(MmsError):
+    """Nobody answers at the server's address, or what answers there is no server of this kind."""
+
+
+class ServerRefused(MmsError):
+    """The server answered with an error: `status` is its HTTP status, the message its own."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A good answer (2xx) and its JSON document."""
+
+    status: int
+    document: Document
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket file."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class ManagementClient:
+    """Asks one server. `server` is `http://host:port`, `https://host:port` or `unix:/path`, as `management_address` has it.
+
+    Proxies of the environment are not used. Raises UsageError for an address of another form.
+    """
+
+    def __init__(self, server: str | None = None, *, timeout: float = TIMEOUT) -> None:
+        self.server = (server or DEFAULT_SERVER).rstrip("/")
+        self._connection = _connection(self.server, timeout)
+
+    def __enter__(self) -> ManagementClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def get(self, path: str, **query: object) -> Document:
+        """A document of the server; parameters that are None are left out. Raises as `send` does."""
+        return self.send("GET", path, **query).document
+
+    def send(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **query: object) -> Answer:
+        """One request. Raises ServerUnreachable, and ServerRefused with the server's own message for any answer but 2xx."""
+        given = {name: _text(value) for name, value in query.items() if value is not None}
+        target = f"{path}?{urlencode(given)}" if given else path
+        try:
+            self._connection.request(method, target, headers=dict(headers or {}))
+            response = self._connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise ServerUnreachable(
+                f"No server answers at {self.server} ({reason}); name it with --server URL or {SERVER_VARIABLE}."
+            ) from error
+        document = self._document(body, response.status)
+        if not 200 <= response.status < 300:
+            raise ServerRefused(str(document.get("message") or f"Status {response.status}"), response.status)
+        return Answer(response.status, document)
+
+    def models(self, *, state: str | None = None) -> Iterator[Document]:
+        """Every model with its details, by name."""
+        token: str | None = None
+        while True:
+            page = self.get("/models", limit=PAGE, next_page_token=token, state=state, details=True)
+            yield from page["models"]
+            token = page.get("nextPageToken")
+            if token is None:
+                return
+
+    def journal(self, *, model: str | None = None, after: int = 0) -> Iterator[Document]:
+        """The journal's entries after a number, ascending."""
+        following: int | None = after
+        while following is not None:
+            page = self.get("/journal", model=model, after=following, limit=1000)
+            yield from page["entries"]
+            following = page["next"]
+
+    def _document(self, body: bytes, status: int) -> Document:
+        try:
+            document = json.loads(body)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise ServerUnreachable(
+                f"What answers at {self.server} (with status {status}) is not the management port of this server."
+            )
+        return document
+
+
+def model_path(name: str, *more: str) -> str:
+    """The path of a model's route, with any character in its name."""
+    return "/" + "/".join(quote(part, safe="") for part in ("models", name, *more))
+
+
+def _connection(server: str, timeout: float) -> http.client.HTTPConnection:
+    if server.startswith("unix:/"):
+        return _UnixConnection(server.removeprefix("unix:"), timeout)
+    try:
+        parts = urlsplit(server)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query:
+        raise UsageError(f"--server must be http://host:port, https://host:port or unix:/path, not {server}.")
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(parts.hostname, port, timeout=timeout)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

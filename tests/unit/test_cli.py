@@ -1,0 +1,44 @@
+"""The command line's words and exit codes, without a server."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import typer.main
+
+from mms.cli import app
+from mms.config.option import Layer
+from mms.config.options import OPTIONS
+
+FLAGS = [option for option in OPTIONS if option.flag and Layer.COMMAND_LINE in option.layers]
+
+
+@pytest.mark.parametrize("option", FLAGS, ids=lambda option: option.flag)
+def test_each_flag_of_the_option_table_is_one_of_serve_with_the_tables_words(option):
+    serve = typer.main.get_command(app).commands["serve"]
+    found = [parameter for parameter in serve.params if option.flag in parameter.opts]
+
+    assert len(found) == 1
+    assert found[0].help.startswith(option.help)
+
+
+def test_serve_has_no_flag_that_the_option_table_does_not_know():
+    serve = typer.main.get_command(app).commands["serve"]
+    flags = {flag for parameter in serve.params for flag in parameter.opts}
+
+    assert flags - {option.flag for option in FLAGS} == {"--config"}
+
+
+@pytest.mark.parametrize("command", ["models", "recovery", "journal", "incarnations", "settings m"])
+def test_a_command_that_finds_no_server_says_so_in_one_line_and_exits_69(command):
+    run = subprocess.run(
+        [sys.executable, "-P", "-m", "mms", *command.split()],
+        env={"MMS_MANAGEMENT_URL": "http://127.0.0.1:1", "PYTHONPATH": ":".join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+    )
+
+    assert run.returncode == 69
+    assert re.fullmatch(r"No server answers at http://127\.0\.0\.1:1 \(.+\); name it with .+\n", run.stderr)
+    assert run.stdout == ""
