@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from mms.archive.model_archive import ArchiveStore, ModelArchive
+from mms.config.provenance import UNNUMBERED, numbered
 from mms.config.resolve import ModelSettings, ServerSettings, Source, resolve_model
 from mms.config.sources import ConfigSources
 from mms.config.startup_models import check_model_name
@@ -37,13 +38,12 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the operator said of a model beside its archive; `override_seqs` are the journal numbers of the overrides."""
+    """What the operator said of a model beside its archive."""
 
     name: str | None = None
     handler: str | None = None
     runtime: str | None = None
     overrides: Overrides = field(default_factory=dict)
-    override_seqs: Mapping[str, int] = field(default_factory=dict)
     startup: bool = False
 
 
@@ -96,26 +96,15 @@ class Activator:
         return Prepared(key, archive, handler, runtime, self.resolve(key, archive, said), said.startup)
 
     def resolve(self, key: ModelKey, archive: ModelArchive, said: Said) -> ModelSettings:
-        """The model's settings from all layers; an override that beats the manifest's value is said in the log."""
-        settings = resolve_model(
+        """The model's settings from all layers, its own file in the model store read anew. Raises InvalidModel."""
+        return resolve_model(
             self._sources.with_model_file(key.name),
             key.name,
             overrides=said.overrides,
-            override_seq=said.override_seqs,
             manifest_settings=archive.manifest.settings,
             startup=said.startup,
             cores=self._settings.number_of_gpu or None,
         )
-        for option, explained in settings.explained.items():
-            if explained.chosen.source is not Source.API:
-                continue
-            for beaten in explained.beaten:
-                if beaten.source is Source.MANIFEST and beaten.value != explained.value:
-                    logger.warning(
-                        "Model %s: %s=%s from the management API (%s) is used; the archive's manifest says %s (%s)",
-                        key.name, option, explained.value, explained.chosen.where, beaten.value, beaten.where,
-                    )  # fmt: skip
-        return settings
 
     def serve(self, prepared: Prepared) -> ServedModel:
         """A served model with no workers yet; `scale` brings them up."""
@@ -146,6 +135,26 @@ class Activator:
 
     def _next_gpu(self) -> int | None:
         return next(self._gpus)
+
+
+def with_numbers(settings: ModelSettings, seqs: Mapping[str, int]) -> ModelSettings:
+    """The same settings, the API's values shown with their journal numbers, as far as these are known."""
+    return replace(settings, explained=numbered(settings.explained, seqs))
+
+
+def warn_of_overruled_manifest(name: str, settings: ModelSettings, options: Iterable[str] | None = None) -> None:
+    """Say in the log where an API value is not the manifest's: both values, both sources. `options` None means all."""
+    for option in settings.explained if options is None else options:
+        one = settings.explained[option]
+        if one.chosen.source is not Source.API:
+            continue
+        for beaten in one.beaten:
+            if beaten.source is Source.MANIFEST and beaten.value != one.value:
+                api = "" if one.chosen.where.startswith(UNNUMBERED) else f" ({one.chosen.where})"
+                logger.warning(
+                    "Model %s: %s=%s from the management API%s is used; the archive's manifest says %s (%s)",
+                    name, option, one.value, api, beaten.value, beaten.where,
+                )  # fmt: skip
 
 
 def _gpu_ids(count: int) -> Iterator[int | None]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mms.activation import Activator, Prepared, Said
+from mms.activation import Activator, Prepared, Said, warn_of_overruled_manifest, with_numbers
 from mms.config.resolve import ModelSettings
 from mms.errors import LoadFailed, MmsError, RequestTimedOut
 from mms.gate import Gate
@@ -45,7 +45,8 @@ class Changes:
         begun = await self._state.begin(operation, row, caller)
         if isinstance(begun, ChangeResult):
             return begun
-        self._state.note_overrides(row.key.name, row.overrides, begun.seq)
+        prepared = replace(prepared, settings=self.numbered(row.key.name, prepared.settings))
+        warn_of_overruled_manifest(row.key.name, prepared.settings)
         try:
             status = await self._serve(prepared, synchronous)
         except MmsError as error:
@@ -95,12 +96,14 @@ class Changes:
         Raises LoadFailed for workers that do not come up; the wish is then kept and they go on being tried, as in MMS.
         """
         name = after.key.name
-        self.resolve(served, after.overrides)  # a contradiction is found before anything is written
+        settings = self.resolve(served, after.overrides)  # a contradiction is found before anything is written
         begun = await self._state.begin(operation, after, caller)
         if isinstance(begun, ChangeResult):
             return begun
-        self._state.note_changes(name, begun)
-        settings = self.resolve(served, after.overrides)
+        settings = self.numbered(name, settings)
+        before = begun.before.overrides if begun.before is not None else {}
+        changed = [option for option, value in after.overrides.items() if before.get(option) != value]
+        warn_of_overruled_manifest(name, settings, changed)
         served.configure(settings)
         if not scale:
             return await self._state.done(begun, result)
@@ -118,9 +121,12 @@ class Changes:
 
     def resolve(self, served: ServedModel, overrides: Mapping[str, Any]) -> ModelSettings:
         """The settings of a served model under these overrides."""
-        seqs = self._state.override_seqs[served.key.name]
-        said = Said(overrides=overrides, override_seqs=seqs, startup=served.startup)
+        said = Said(overrides=overrides, startup=served.startup)
         return self._activator.resolve(served.key, served.archive, said)
+
+    def numbered(self, name: str, settings: ModelSettings) -> ModelSettings:
+        """The same settings with the journal numbers of the API's values, as far as they are known."""
+        return with_numbers(settings, self._state.override_seqs[name])
 
     # --- out of service ----------------------------------------------------------------------------------------------
 
@@ -148,7 +154,7 @@ class Changes:
         self._state.note_overrides(row.key.name, none, begun.seq)
         error = RequestTimedOut(f"Timed out while cleaning resources: {row.key.name}")
         await self._state.finish(begun, ChangeOutcome.DONE, ChangeResult.failure(error), kept)
-        settings = self.resolve(served, kept.overrides)
+        settings = self.numbered(row.key.name, self.resolve(served, kept.overrides))
         again = Prepared(served.key, served.archive, served.handler, served.runtime, settings, served.startup)
         self._registry.publish(self._activator.serve(again))
         raise error

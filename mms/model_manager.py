@@ -10,6 +10,7 @@ from typing import Any
 from mms.activation import Activator, Prepared, Said
 from mms.catalogue import describe
 from mms.changes import Changes, untouched_row
+from mms.config.provenance import numbered
 from mms.config.resolve import Explained
 from mms.errors import BadInput, ModelConflict, ModelNotFound
 from mms.gate import Gate
@@ -159,15 +160,14 @@ class ModelManager:
     async def _prepare_row(self, row: Registration) -> Prepared:
         """A stored row's model: what was registered, or today's archive of a configured one. Raises as opening does."""
         name = row.key.name
-        seqs = self._state.override_seqs[name]
         if row.origin is Origin.API:
             archive = await self._activator.reopen(row.url, row.sha256)
-            return self._activator.prepare(archive, Said(name, row.handler, row.runtime, row.overrides, seqs))
+            return self._activator.prepare(archive, Said(name, row.handler, row.runtime, row.overrides))
         url = self._startup_urls.get(name)
         if url is None:
             raise ModelNotFound(f"Model {name} is no longer among the configured start-up models.")
         archive = await self._activator.open(url)
-        return self._activator.prepare(archive, Said(name, overrides=row.overrides, override_seqs=seqs, startup=True))
+        return self._activator.prepare(archive, Said(name, overrides=row.overrides, startup=True))
 
     # --- restore -----------------------------------------------------------------------------------------------------
 
@@ -217,7 +217,9 @@ class ModelManager:
 
     async def explain(self, name: str) -> Mapping[str, Explained]:
         """Every option of a model with its provenance. Raises ModelNotFound."""
-        return self._served(name).settings.explained
+        self._served(name)
+        seqs = await self._state.override_numbers(name)
+        return numbered(self._served(name).settings.explained, seqs)
 
     def _served(self, name: str) -> ServedModel:
         served = self._registry.get(name)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from mms.activation import Activator, Prepared, Said
+from mms.activation import Activator, Prepared, Said, warn_of_overruled_manifest, with_numbers
 from mms.archive.model_archive import ModelArchive
 from mms.errors import ChangedArchive, LoadFailed, MissingArchive, MmsError, NotCommitted, OutcomeUnknown
 from mms.inference.registry import Registry, ServedModel
@@ -170,17 +170,15 @@ class Replay:
         row = item.registration
         if row is not None and item.origin is Origin.API:
             archive = await self._activator.reopen(item.url, row.sha256)
-            said = Said(item.key.name, row.handler, row.runtime, item.overrides, self._seqs(row))
+            said = Said(item.key.name, row.handler, row.runtime, item.overrides)
         else:
             archive = self._opened.get(item.url) or await self._activator.open(item.url)
-            seqs = self._seqs(row) if row is not None else {}
-            said = Said(item.key.name, overrides=item.overrides, override_seqs=seqs, startup=item.startup)
-        return self._activator.prepare(archive, said)
-
-    def _seqs(self, row: Registration) -> Mapping[str, int]:
-        """Journal numbers of a stored row's overrides: the manager's, or the row's own where an older entry is not known."""
-        known = self._state.override_seqs[row.key.name]
-        return {option: known.get(option, row.seq) for option in row.overrides}
+            said = Said(item.key.name, overrides=item.overrides, startup=item.startup)
+        prepared = self._activator.prepare(archive, said)
+        name = item.key.name
+        settings = with_numbers(prepared.settings, self._state.override_seqs[name])
+        warn_of_overruled_manifest(name, settings)
+        return replace(prepared, settings=settings)
 
     async def _not_in_service(
         self, item: PlanItem, outcome: ReplayOutcome, error: MmsError

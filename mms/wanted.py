@@ -9,11 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from mms.errors import MmsError, NotCommitted, OutcomeUnknown
+from mms.override_numbers import read_off, set_by
 from mms.records import (
     Begun,
     Caller,
     Change,
     ChangeOutcome,
+    JournalEntry,
     ModelKey,
     Operation,
     Origin,
@@ -27,12 +29,15 @@ from mms.wishes import ChangeResult
 
 logger = logging.getLogger(__name__)
 
+JOURNAL_PAGE = 1000
+
 
 class WantedState:
     """What the operator told, by model name; reads come from here, never from the database.
 
     A change is two transactions: `begin` makes it durable, then it is applied, then `done`, `compensate` or `finish`
-    records its outcome. `override_seqs` are the journal numbers that set each override, where this life knows them.
+    records its outcome. `override_seqs` are the journal numbers that set each override, as far as this life knows them;
+    `override_numbers` reads the others off the journal when somebody asks.
     """
 
     def __init__(self, store: Store) -> None:
@@ -44,6 +49,9 @@ class WantedState:
     def adopt(self, snapshot: Sequence[Registration]) -> None:
         """Take over the rows that the boot read, before anything is replayed."""
         self.rows = {row.key.name: row for row in snapshot}
+        for row in snapshot:
+            if row.revision == 1:  # one change wrote it, so that one said it all; others are looked up when asked for
+                self.override_seqs[row.key.name] = dict.fromkeys(row.overrides, row.seq)
 
     async def answered(self, caller: Caller) -> ChangeResult | None:
         """The stored answer to an earlier request with the caller's Idempotency-Key, or None; raises it where it was an error."""
@@ -57,7 +65,9 @@ class WantedState:
         begun = await self._store.begin(Change(operation, row, caller))
         if isinstance(begun, Replayed):
             return ChangeResult.from_response(begun.response)
-        self.rows[row.key.name] = begun.row
+        name = row.key.name
+        self.rows[name] = begun.row
+        self.override_seqs[name] = set_by(begun.seq, operation, begun.before, begun.row, self.override_seqs[name])
         return begun
 
     async def done(self, begun: Begun, result: ChangeResult, state: RegistrationState | None = None) -> ChangeResult:
@@ -69,6 +79,7 @@ class WantedState:
     async def compensate(self, begun: Begun, error: MmsError) -> None:
         """The change failed: put its row back durably before anyone is told."""
         name = begun.row.key.name
+        self.override_seqs.pop(name, None)
         if begun.before is None:
             self.rows.pop(name, None)
         else:
@@ -115,16 +126,37 @@ class WantedState:
         await self._unsettled.flush()
 
     def note_overrides(self, name: str, overrides: Mapping[str, Any], seq: int) -> None:
-        """These overrides were set by that journal entry."""
+        """These overrides were set by that journal entry, after it was begun."""
         self.override_seqs[name].update(dict.fromkeys(overrides, seq))
 
-    def note_changes(self, name: str, begun: Begun) -> None:
-        """Overrides that differ from the row before were set by this entry; those that are gone are forgotten."""
-        before = begun.before.overrides if begun.before is not None else {}
-        changed = {option: value for option, value in begun.row.overrides.items() if before.get(option) != value}
-        for option in set(before) - set(begun.row.overrides):
-            self.override_seqs[name].pop(option, None)
-        self.note_overrides(name, changed, begun.seq)
+    async def override_numbers(self, name: str) -> Mapping[str, int]:
+        """The journal number that set each override of a model; of one whose entry was pruned, there is none.
+
+        A life that began with a replay looks them up at the first question, so that the boot need not wait for it.
+        """
+        row = self.rows.get(name)
+        known = self.override_seqs[name]
+        if row is None or all(option in known for option in row.overrides):
+            return known
+        try:
+            found = read_off([entry for entry in await self._entries(name) if entry.generation == row.generation])
+        except NotCommitted as lost:
+            logger.warning("The journal cannot be read at the moment: %s", lost.message)
+            return known
+        if self.rows.get(name) is row:  # else somebody changed it meanwhile, and what was read is old
+            for option in row.overrides:
+                if option in found:
+                    known.setdefault(option, found[option])
+        return known
+
+    async def _entries(self, name: str) -> list[JournalEntry]:
+        entries = await self._store.journal(model=name, limit=JOURNAL_PAGE)
+        while len(entries) % JOURNAL_PAGE == 0 and entries:
+            more = await self._store.journal(model=name, after=entries[-1].seq, limit=JOURNAL_PAGE)
+            if not more:
+                break
+            entries += more
+        return entries
 
     @property
     def api_registrations(self) -> list[ModelKey]:

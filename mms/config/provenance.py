@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
+
+UNNUMBERED = "management API"
+"""Where an API value came from while its journal number is not known."""
 
 
 class Source(StrEnum):
@@ -51,3 +55,29 @@ class Explained:
     def value(self) -> Any:
         """The value in force."""
         return self.chosen.value
+
+
+def journal_place(seq: int) -> str:
+    """Where an API value came from: the journal entry that gave the option this value."""
+    return f"journal entry {seq}"
+
+
+def numbered(explained: Mapping[str, Explained], seqs: Mapping[str, int]) -> Mapping[str, Explained]:
+    """The same with the journal numbers, by option, of API values whose number was not known when they were resolved."""
+    return {option: _numbered(one, seqs) for option, one in explained.items()}
+
+
+def _numbered(one: Explained, seqs: Mapping[str, int]) -> Explained:
+    if not any(candidate.where.startswith(UNNUMBERED) for candidate in (one.chosen, *one.beaten)):
+        return one
+    beaten = tuple(_placed(candidate, one.option, seqs) for candidate in one.beaten)
+    return replace(one, chosen=_placed(one.chosen, one.option, seqs), beaten=beaten)
+
+
+def _placed(candidate: Candidate, option: str, seqs: Mapping[str, int]) -> Candidate:
+    if not candidate.where.startswith(UNNUMBERED):
+        return candidate
+    # A worker count that the other one moved names the other one behind its place: `management API (max_workers)`.
+    rest = candidate.where.removeprefix(UNNUMBERED)
+    seq = seqs.get(rest.strip(" ()") or option)
+    return candidate if seq is None else replace(candidate, where=f"{journal_place(seq)}{rest}")

@@ -12,7 +12,7 @@ from mms.config.address import Address
 from mms.config.machine import available_cores, available_gpus
 from mms.config.option import ONE_MODEL, Layer, Option
 from mms.config.options import BY_NAME, MODEL_OPTIONS, SERVER_OPTIONS
-from mms.config.provenance import Candidate, Explained, Scope, Source
+from mms.config.provenance import UNNUMBERED, Candidate, Explained, Scope, Source, journal_place
 from mms.config.sources import SAGEMAKER_FILE, ConfigSources, Word
 from mms.config.startup_models import StartupModels
 from mms.config.values import check_manifest, manifest_value, word_value
@@ -199,7 +199,7 @@ def resolve_model(
 
 def _override(option: Option, overrides: Overrides, seqs: Mapping[str, int]) -> Iterator[tuple[Layer, Candidate]]:
     if (value := overrides.get(option.name)) is not None:
-        where = f"journal entry {seqs[option.name]}" if option.name in seqs else "management API"
+        where = journal_place(seqs[option.name]) if option.name in seqs else UNNUMBERED
         yield Layer.API, Candidate(value, Source.API, Scope.MODEL, where)
 
 
