@@ -13,8 +13,10 @@ import subprocess
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 
 DEADLINE = 30.0
@@ -87,10 +89,16 @@ class PostgresServer:
     def kill(self) -> None:
         """SIGKILL to the server and all its processes, as a power cut would do it to them."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
+        for pid in (self.pid, *self.children()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait(DEADLINE)
         # Children that nobody has reaped yet still look alive to the next start.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
+
+    def children(self) -> list[int]:
+        """Its backends; each is the leader of a group of its own."""
+        return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
 
     def restart(self) -> None:
         self.stop()

@@ -18,6 +18,7 @@ from sqlalchemy.pool import QueuePool
 from mms.errors import UsageError
 from mms.store.location import Location
 from mms.store.trouble import Kind, Trouble, classify
+from mms.store.wire import Wire
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +56,12 @@ POSTGRES_SESSION = (
 class Database:
     """One database with one connection, used by one thread."""
 
-    def __init__(self, location: Location, *, read_only: bool = False) -> None:
+    def __init__(self, location: Location, wire: Wire | None = None, *, read_only: bool = False) -> None:
         self.location = location
         self._engine = create_engine(location, read_only=read_only)
+        if wire is not None and not location.sqlite:
+            # First of all: the session's own set-up can hang, too.
+            event.listen(self._engine, "connect", lambda made, _record: wire.attach("store", made), insert=True)
         self._inode: tuple[int, int] | None = None
         self._backend: tuple[int, datetime] | None = None
 

@@ -18,6 +18,7 @@ from mms.store.lock import FileLock, Lock, SessionLock
 from mms.store.tables import metadata
 from mms.store.trouble import Kind, Trouble
 from mms.store.upgrade import Schema
+from mms.store.wire import Wire
 from mms.store.witness import Mark, Reading, Witness, sync_folder
 
 logger = logging.getLogger(__name__)
@@ -32,17 +33,19 @@ class Opened:
     witness: Witness
     meta: meta.Meta | None
     lost: Mark | None
+    wire: Wire
 
     def close(self) -> None:
         """Close everything; the lock last."""
         self.witness.close()
         self.database.close()
         self.lock.release()
+        self.wire.close()
 
 
-def make_lock(where: Location, server_id: str) -> Lock:
+def make_lock(where: Location, server_id: str, wire: Wire) -> Lock:
     """The lock of a store."""
-    return FileLock(where.file(".lock")) if where.sqlite else SessionLock(where, server_id)
+    return FileLock(where.file(".lock")) if where.sqlite else SessionLock(where, server_id, wire)
 
 
 def make_witness(where: Location, config: StoreConfig) -> Witness:
@@ -51,20 +54,22 @@ def make_witness(where: Location, config: StoreConfig) -> Witness:
     return Witness(config.witness_path or default)
 
 
-def open_once(config: StoreConfig) -> Opened:
+def open_once(config: StoreConfig, wire: Wire | None = None) -> Opened:
     """One try. Raises StoreInUse, StoreDamaged, StoreNewer, StoreOutdated, UsageError; Trouble where trying again may help."""
     where = location.parse(config.url)
     _prepare_folder(where)
-    lock = make_lock(where, config.server_id)
-    lock.acquire()
-    database = Database(where)
+    wire = wire or Wire()
+    lock = make_lock(where, config.server_id, wire)
+    database = Database(where, wire)
     witness = make_witness(where, config)
     try:
+        lock.acquire()
         lock.describe(0)
-        return _Opening(config, where, database, lock, witness).run()
+        return _Opening(config, where, database, lock, witness, wire).run()
     except BaseException:
         database.close()
         lock.release()
+        wire.close()
         raise
 
 
@@ -87,12 +92,15 @@ def _prepare_folder(where: Location) -> None:
 class _Opening:
     """The steps of one try, with what they share."""
 
-    def __init__(self, config: StoreConfig, where: Location, database: Database, lock: Lock, witness: Witness) -> None:
+    def __init__(
+        self, config: StoreConfig, where: Location, database: Database, lock: Lock, witness: Witness, wire: Wire
+    ) -> None:
         self.config = config
         self.where = where
         self.database = database
         self.lock = lock
         self.witness = witness
+        self.wire = wire
         self.reading = _read(witness)
 
     def run(self) -> Opened:
@@ -129,7 +137,7 @@ class _Opening:
         return self._opened(found, lost)
 
     def _opened(self, found: meta.Meta | None, lost: Mark | None) -> Opened:
-        return Opened(self.database, self.lock, self.witness, found, lost)
+        return Opened(self.database, self.lock, self.witness, found, lost, self.wire)
 
     # --- schema ------------------------------------------------------------------------------------------------------
 
@@ -164,8 +172,12 @@ class _Opening:
             self._create_schema()
 
     def _create_schema(self) -> None:
-        with self.database.transaction() as tx:
-            upgrade.upgrade(tx)
+        self.wire.patient = True
+        try:
+            with self.database.transaction() as tx:
+                upgrade.upgrade(tx)
+        finally:
+            self.wire.patient = False
         if self.where.path is not None:
             sync_folder(self.where.path.parent)
 

@@ -35,6 +35,7 @@ from mms.store.counts import StoreCounts
 from mms.store.opening import Opened, open_once
 from mms.store.trouble import Kind, Trouble
 from mms.store.verbs import Verbs
+from mms.store.wire import Wire
 
 __all__ = ["Store", "StoreConfig"]
 
@@ -42,12 +43,17 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+CALL_LIMIT = 6.0
+"""Seconds until a call is cut off that Postgres does not answer; its own statement_timeout (5 s) comes first."""
+CUT_AGAIN = 1.5
+
 
 class Store:
     """An open, locked, verified store. Every change of it carries this life's epoch; a stale one raises Fenced."""
 
-    def __init__(self, thread: ThreadPoolExecutor, verbs: Verbs) -> None:
+    def __init__(self, thread: ThreadPoolExecutor, verbs: Verbs, wire: Wire) -> None:
         self._thread = thread
+        self._wire = wire
         self._verbs = verbs
         self._probe: asyncio.Task[None] | None = None
         self._closing = False
@@ -65,7 +71,7 @@ class Store:
         except BaseException:
             thread.shutdown(wait=False)
             raise
-        return cls(thread, Verbs(config, opened))
+        return cls(thread, Verbs(config, opened), opened.wire)
 
     async def claim(
         self, decide: Callable[[BootFacts], BootDecision], identity: ProcessIdentity, flags: Sequence[str]
@@ -227,8 +233,9 @@ class Store:
         """Hop to the store's thread and back. A caller that is cancelled leaves the job to finish there."""
         if self._closing:
             raise NotCommitted("The store is closed.")
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+            return await _cut_short(loop.run_in_executor(self._thread, job), self._wire, CALL_LIMIT)
         finally:
             if self.health is StoreHealth.UNREACHABLE and (self._probe is None or self._probe.done()):
                 self._probe = asyncio.create_task(self._probe_until_back())
@@ -240,7 +247,7 @@ class Store:
         while not self._closing:
             await asyncio.sleep(random.uniform(1.0, longest))
             longest = min(5.0, longest * 1.5)
-            if await loop.run_in_executor(self._thread, self._verbs.revive):
+            if await _cut_short(loop.run_in_executor(self._thread, self._verbs.revive), self._wire, CALL_LIMIT):
                 return
 
 
@@ -251,9 +258,10 @@ async def _open(thread: ThreadPoolExecutor, config: StoreConfig) -> Opened:
     wait = 0.1
     told = False
     while True:
-        attempt = loop.run_in_executor(thread, open_once, config)
+        wire = Wire()
+        attempt = loop.run_in_executor(thread, open_once, config, wire)
         try:
-            return await asyncio.shield(attempt)
+            return await _cut_short(asyncio.shield(attempt), wire, max(CALL_LIMIT, config.boot_store_timeout))
         except asyncio.CancelledError:
             attempt.add_done_callback(_close_abandoned)
             raise
@@ -274,6 +282,22 @@ async def _open(thread: ThreadPoolExecutor, config: StoreConfig) -> Opened:
                 told = True
         await asyncio.sleep(wait)
         wait = min(2.0, wait * 1.5)
+
+
+async def _cut_short(answer: asyncio.Future[T], wire: Wire, limit: float) -> T:
+    """Wait for a job of the store's thread; one that hangs on a silent server is cut off, again and again if need be."""
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+
+    def cut() -> None:
+        wire.cut()
+        timers[:] = [loop.call_later(CUT_AGAIN, cut)]
+
+    timers.append(loop.call_later(limit, cut))
+    try:
+        return await answer
+    finally:
+        timers[0].cancel()
 
 
 def _close_abandoned(attempt: asyncio.Future[Opened]) -> None:

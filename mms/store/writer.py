@@ -23,8 +23,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RESOLVE_WITHIN = 8.0
+RESOLVE_WITHIN = 2.5
 """Seconds in which a lost COMMIT must be cleared up before the caller is told that its outcome is unknown."""
+RESOLVE_FILE_WITHIN = 1.0
+"""The same for SQLite: a disk that fails does not come back by waiting for it."""
 
 
 class Answer(Exception):
@@ -206,7 +208,8 @@ class Writer:
 
     def _landed(self, after: Meta) -> bool:
         """Whether the transaction that would leave `after` was committed, asked on a new connection. Raises OutcomeUnknown."""
-        deadline = time.monotonic() + RESOLVE_WITHIN
+        within = RESOLVE_FILE_WITHIN if self._database.location.sqlite else RESOLVE_WITHIN
+        deadline = time.monotonic() + within
         self._database.reopen()
         while True:
             try:
