@@ -7,13 +7,14 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from platform import python_version
 
 from mms.archive.model_archive import ArchiveStore, ModelArchive
 from mms.config.provenance import UNNUMBERED, numbered
 from mms.config.resolve import ModelSettings, ServerSettings, Source, resolve_model
 from mms.config.sources import ConfigSources
 from mms.config.startup_models import check_model_name
-from mms.errors import InvalidModel
+from mms.errors import InvalidModel, LoadFailed
 from mms.inference.registry import ServedModel
 from mms.records import ModelKey, Overrides
 from mms.workers.engine import Engine, WorkerSpec
@@ -90,6 +91,8 @@ class Activator:
         runtime = said.runtime or manifest.runtime
         if runtime not in RUNTIMES:
             raise InvalidModel("Runtime is not defined or invalid.")
+        if runtime == "python2":
+            raise LoadFailed(f"The runtime python2 is not to be had: handlers run on Python {python_version()}.")
         if archive.error:  # after name and handler, whose absence MMS complains about first
             raise InvalidModel(archive.error)
         key = ModelKey(name, manifest.model_version or "")

@@ -74,6 +74,8 @@ class Replay:
                 self._registry.expect(item.key, wait=self._replay_wait, on_wanted=self._prefer)
             elif item.outcome is ReplayOutcome.QUARANTINED:
                 self._registry.hold(item.key, f"Model {item.key.name} is quarantined: {item.error}")
+            elif item.outcome is ReplayOutcome.FAILED:
+                logger.warning("Failed to load model: %s: %s", item.url, item.error)
         for wave in sorted({item.wave for item in self._plan.items}):
             self._waiting.extend(
                 position
