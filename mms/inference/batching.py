@@ -18,6 +18,9 @@ EARLY = 0.0005
 STRICT_AT_FIRST = 32
 """Batches of a model that wait as MMS does, until there is something to learn from."""
 
+ENOUGH_IN_VAIN = 4
+"""Whole delays in a row that brought nobody: as much as there is to learn from."""
+
 
 class BatchingMode(StrEnum):
     """The `batching` setting."""
@@ -121,7 +124,7 @@ class AdaptiveBatching:
     second, fourth, ... chance, up to `RAREST_PROBE`.
 
     Before it has learnt anything it waits as MMS does: the first `strict_for` batches leave when they are full or the delay
-    is over.
+    is over, or fewer where one wait after the other is in vain.
     """
 
     __slots__ = (
@@ -137,6 +140,7 @@ class AdaptiveBatching:
         "_return_time",
         "_seen",
         "_strict_for",
+        "_vain",
     )
 
     PEAK_WINDOW = 32
@@ -145,6 +149,7 @@ class AdaptiveBatching:
 
     def __init__(self, batch_size: int, max_batch_delay: int, strict_for: int = 0) -> None:
         self._strict_for = strict_for
+        self._vain = 0
         self._cost = HandlerCost()
         self._peak = self._peak_before = 0
         self._seen = 0
@@ -168,7 +173,10 @@ class AdaptiveBatching:
         """See `Batching`."""
         limit = first_arrived + self._delay
         if self._strict_for > 0:
-            return limit if now < limit - EARLY else 0.0
+            if now >= limit - EARLY:
+                return 0.0
+            self._hold_with = self._hold_with or queued
+            return limit
         if self._hold_until:
             if outstanding >= self.expected:
                 return 0.0
@@ -199,6 +207,12 @@ class AdaptiveBatching:
 
     def left(self, now: float, queued: int) -> None:
         """See `Batching`."""
+        if self._strict_for > 0:
+            self._vain = self._vain + 1 if queued <= self._hold_with else 0
+            if self._vain >= ENOUGH_IN_VAIN:
+                self._strict_for = 0
+            self._hold_with = 0
+            return
         if not self._hold_until:
             return
         waited = now - self._hold_started

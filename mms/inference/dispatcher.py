@@ -197,7 +197,8 @@ class Dispatcher:
         rows = len(requests)
         outstanding = self.in_flight
         desk, turn = self._desks.answered(worker, now)
-        self._batching.answered(rows, turn, outstanding)
+        if self._batch_size > 1:
+            self._batching.answered(rows, turn, outstanding)
         self._sending_ahead.answered(turn)
         self.stats.batch(rows, turn)
         observe = self.stats.total.observe

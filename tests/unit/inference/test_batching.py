@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mms.inference.batching import (
+    ENOUGH_IN_VAIN,
     AdaptiveBatching,
     Batching,
     BatchingMode,
@@ -239,11 +240,16 @@ def test_fast_handlers_get_batches_ahead_and_slow_ones_do_not(batch_size: int, s
 
 
 def test_a_model_waits_as_the_original_does_until_there_is_something_to_learn_from():
-    policy = AdaptiveBatching(8, 100, strict_for=3)
-    for at in (10.0, 20.0, 30.0):
+    policy = AdaptiveBatching(8, 100, strict_for=6)
+    for at in (10.0, 20.0, 30.0, 40.0, 50.0, 60.0):
         assert policy.hold(at, 1, at, 1) == pytest.approx(at + 0.1)
-        assert policy.hold(at + 0.1, 1, at, 1) == 0.0
-        policy.left(at + 0.1, 1)
-        policy.answered(1, 0.001, 1)
+        assert policy.hold(at + 0.05, 2, at, 2) == pytest.approx(at + 0.1)
+        assert policy.hold(at + 0.1, 2, at, 2) == 0.0
+        policy.left(at + 0.1, 2)
+        policy.answered(2, 0.001, 2)
+    assert policy.hold(70.0, 2, 70.0, 2) == 0.0
 
-    assert policy.hold(40.0, 1, 40.0, 1) == 0.0
+
+def test_a_new_model_learns_from_a_few_waits_in_vain_that_nobody_else_is_there():
+    run = simulate(AdaptiveBatching(8, 50, strict_for=32), 8, clients(1), cost=lambda n: 0.0001, seconds=1.0)
+    assert run.answered > 0.95 * (1.0 - ENOUGH_IN_VAIN * 0.05) / 0.0003
