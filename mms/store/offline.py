@@ -34,7 +34,11 @@ def verify(config: StoreConfig) -> list[str]:
     Needs no lock: it reads one consistent state, also of a store in use. Raises StoreUnreachable, UsageError.
     """
     where = location.parse(config.url)
-    reading = make_witness(where, config).read()
+    witness = make_witness(where, config)
+    try:
+        reading = witness.read()
+    except OSError as error:
+        raise StoreUnreachable(f"The witness {witness.path} cannot be read: {error.strerror}") from error
     if where.path is not None and not where.path.exists():
         return [missing(None, reading.mark)] if reading.mark else [f"there is no store at {where.shown}"]
     found: list[str] = []
@@ -47,7 +51,7 @@ def verify(config: StoreConfig) -> list[str]:
         mark = meta.read_mark(tx, config.server_id)
     seen = reading.mark
     if seen is None and mark is not None:
-        found.append(f"the witness {make_witness(where, config).path} is missing or cannot be read")
+        found.append(f"the witness {witness.path} is missing or cannot be read")
     if seen is not None and (mark is None or mark.store_uuid != seen.store_uuid or mark.behind(seen)):
         found.append(missing(mark, seen))
     return found

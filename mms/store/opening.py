@@ -128,6 +128,8 @@ class _Opening:
             lost = self._compare(mark)
             self._bring_up_to_date(schema)
             with self.database.transaction(read_only=True) as tx:
+                if not self.where.sqlite:  # a long journal may take longer to read than a management write
+                    tx.execute(text("SET LOCAL statement_timeout = '60s'"))
                 self._check_rows(tx)
                 found = meta.read(tx, self.config.server_id)
         except Trouble as trouble:

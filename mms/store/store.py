@@ -263,7 +263,10 @@ async def _open(thread: ThreadPoolExecutor, config: StoreConfig) -> Opened:
         try:
             return await _cut_short(asyncio.shield(attempt), wire, max(CALL_LIMIT, config.boot_store_timeout))
         except asyncio.CancelledError:
-            attempt.add_done_callback(_close_abandoned)
+            wire.cut()
+            await asyncio.wait([attempt])  # a migration that has begun is not left behind half awake
+            if attempt.exception() is None:
+                await loop.run_in_executor(thread, attempt.result().close)
             raise
         except StoreInUse:
             if loop.time() - began >= config.store_lock_wait:
@@ -298,8 +301,3 @@ async def _cut_short(answer: asyncio.Future[T], wire: Wire, limit: float) -> T:
         return await answer
     finally:
         timers[0].cancel()
-
-
-def _close_abandoned(attempt: asyncio.Future[Opened]) -> None:
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().lock.release()

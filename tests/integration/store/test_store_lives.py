@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -199,11 +200,8 @@ async def test_a_second_server_is_told_who_has_the_store(config: StoreConfig) ->
         assert store.epoch == 2
 
 
-async def test_two_servers_share_one_database_without_touching_each_other(
-    postgres_url: str, config: StoreConfig
-) -> None:
-    if not config.url.startswith("postgresql"):
-        pytest.skip("a file belongs to one server")
+async def test_two_servers_share_one_database_without_touching_each_other(postgres_url: str, tmp_path: Path) -> None:
+    config = StoreConfig(url=postgres_url, server_id="one", data_dir=tmp_path)
     other = replace(config, server_id="two")
     async with life(config) as one, life(other) as two:
         await registered(one, "a")
