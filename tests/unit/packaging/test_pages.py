@@ -2,9 +2,12 @@
 
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from fastapi.routing import APIRoute
 
 from mms import cli
@@ -40,7 +43,7 @@ def test_the_pages_that_a_reader_is_promised_are_there() -> None:
 
 
 def test_the_api_page_lists_the_management_routes_that_the_server_offers_and_no_other() -> None:
-    app = management_app(ModelManager, None, None)  # type: ignore[arg-type]  # only asked for its routes
+    app = management_app(ModelManager, None, None, lambda: ("", ""))  # type: ignore[arg-type]  # only asked for its routes
     offered = {
         f"{method} {route.path.replace('{model_name}', '{model}')}"
         for route in app.routes
@@ -55,6 +58,21 @@ def test_the_operations_page_explains_each_exit_code() -> None:
     codes = {value for name, value in vars(cli).items() if name.startswith("EXIT_")} - {cli.EXIT_FAILED}
     page = (ROOT / "docs" / "operations.md").read_text()
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == codes
+
+
+def commands(group: Any, path: str) -> Iterator[str]:
+    """The commands below a group, as they are typed; a group that does something by itself is one of them."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
+        if not command.hidden and (not hasattr(command, "commands") or command.invoke_without_command):
+            yield f"{path} {name}"
+
+
+def test_the_operations_page_lists_each_command_and_no_other() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    known = set(commands(typer.main.get_command(cli.app), "mms"))
+    assert set(re.findall(r"^\| `(mms [a-z ]+)` \|", page, re.MULTILINE)) == known
 
 
 def test_every_module_that_the_migration_page_promises_to_handlers_can_be_imported() -> None:
