@@ -161,6 +161,7 @@ class WorkerPool:
             seat = _Seat(self._next_gpu())
             self._seats.append(seat)
             seat.task = asyncio.create_task(self._keep(seat), name=f"worker of {self.spec.model.name}")
+            seat.task.add_done_callback(_tell_defect)
 
     async def outcome(self) -> LoadFailed | None:
         """Wait until the target is reached (None) or a worker could not load (its error; the pool goes on trying).
@@ -333,3 +334,9 @@ class WorkerPool:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(error)
+
+
+def _tell_defect(task: asyncio.Task[None]) -> None:
+    """A seat's task never fails; where it does, that is a defect of this code that must not stay silent."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("The %s is no longer looked after.", task.get_name(), exc_info=error)

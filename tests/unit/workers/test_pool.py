@@ -388,3 +388,16 @@ async def test_closing_twice_does_nothing_more(clean):
     await pool.scale(1, 1)
     await pool.close()
     await pool.close()
+
+
+async def test_a_defect_in_a_seats_own_task_does_not_stay_silent(clean, caplog):
+    pool, _, client = build()
+    clean.append(pool)
+
+    def fails(_: Worker) -> None:
+        raise KeyError("a defect")
+
+    client.worker_ready = fails
+    pool.resize(1, 1)
+    await until(lambda: "is no longer looked after" in caplog.text)
+    assert "a defect" in caplog.text
