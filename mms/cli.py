@@ -120,12 +120,14 @@ def model_archiver(arguments: Annotated[list[str] | None, typer.Argument()] = No
 @config_app.command("check")
 def config_check(config: ConfigFile = None) -> None:
     """Validate a configuration: unknown keys, bad values, names that collide, models that name no archive."""
+    from mms.archive.peek import named_by
     from mms.config.check import check
     from mms.config.sources import read_sources
 
-    findings = check(read_sources(config=None if config is None else str(config)))
+    sources = read_sources(config=None if config is None else str(config), config_flag="--config")
+    findings = check(sources, archive_name=named_by)
     for finding in findings:
-        typer.echo(str(finding))
+        typer.echo(f"{finding.severity}: {finding}")
     if not findings:
         typer.echo("The configuration is in order.")
     raise typer.Exit(EXIT_USAGE if any(finding.fatal for finding in findings) else EXIT_OK)

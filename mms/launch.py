@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mms.config.check import Severity, check
@@ -17,9 +18,9 @@ from mms.records import BootOptions
 def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str = "--config") -> int:
     """Run one server life in this process; returns its exit code. Raises BootError in one line."""
     sources = read_sources(config=config, flags=flags, config_flag=config_flag)
-    findings = check(sources)
-    if fatal := [finding for finding in findings if finding.fatal]:
-        raise UsageError("\n".join(str(finding) for finding in fatal))
+    findings = check(sources, archive_name=_named_by if sources.environment_enabled else None)
+    if any(finding.fatal for finding in findings):
+        raise UsageError("\n".join(str(f) if f.fatal else f"{f.severity}: {f}" for f in findings))
     settings = resolve_server(sources)
     # The fork server holds what every worker needs and nothing of the server: it starts before the server's own imports,
     # and while they run it imports numpy and onnxruntime on another core.
@@ -66,6 +67,13 @@ def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str
         return uvloop.run(serve(settings, sources, options, make_engine, logs))
     finally:
         files.close()
+
+
+def _named_by(path: Path) -> str:
+    # Only a server that reads variables has to look into every archive for names that share them.
+    from mms.archive.peek import named_by
+
+    return named_by(path)
 
 
 def _forget(lines: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +16,7 @@ from mms.config.sources import CONFIG_FILE_VARIABLE, MODEL_PREFIX, SERVER_PREFIX
 from mms.config.startup_models import StartupModels, environment_name
 from mms.config.values import word_value
 from mms.errors import InvalidModel, UsageError
+from mms.records import StartupModel
 
 # Variables that begin like options and are read elsewhere: by the command line, by tests.
 OTHER_VARIABLES = frozenset((CONFIG_FILE_VARIABLE, "MMS_MANAGEMENT_URL", "MMS_FAILPOINTS"))
@@ -50,11 +51,18 @@ class Finding:
         return self.message if self.where in self.message else f"{self.message} ({self.where})"
 
 
-def check(sources: ConfigSources, model_names: Iterable[str] = ()) -> list[Finding]:
-    """Everything there is to say, the fatal first. `model_names` are models known from elsewhere (archives, registrations)."""
+def check(
+    sources: ConfigSources, model_names: Iterable[str] = (), *, archive_name: Callable[[Path], str] | None = None
+) -> list[Finding]:
+    """Everything there is to say, the fatal first. `model_names` are models known from elsewhere (registrations, say).
+
+    `archive_name` tells how the model of an archive in the model store is called: with it, start-up models to which the
+    configuration gives no name are looked at as well.
+    """
     others = tuple(model_names)
     startup = _startup_models(sources)
-    names = _named_models(sources, startup)
+    startup_names = _startup_names(sources, startup, archive_name)
+    names = _named_models(sources, startup_names)
     for name in others:
         names.setdefault(name, "")
     findings = [
@@ -63,8 +71,9 @@ def check(sources: ConfigSources, model_names: Iterable[str] = ()) -> list[Findi
         *_keys(sources),
         *_model_file_keys(sources),
         *_variables(sources),
+        *_values_of_strangers(sources, names),
         *_archives(sources, startup),
-        *_strangers(sources, startup, others),
+        *_strangers(sources, startup, {*others, *startup_names}),
     ]
     if not any(finding.fatal for finding in findings):
         findings += _combinations(sources, names)
@@ -158,6 +167,19 @@ def _variables(sources: ConfigSources) -> Iterator[Finding]:
             yield Finding(Severity.WARNING, f"{name} has no effect: it is read {_readers(option)}.", name)
 
 
+def _values_of_strangers(sources: ConfigSources, names: Iterable[str]) -> Iterator[Finding]:
+    """Bad values for models that may still be registered: a variable says nothing of how their names are spelled."""
+    checked = {environment_name(name) for name in names}
+    for name, text in sources.environment.items():
+        model, _, last = name.removeprefix(MODEL_PREFIX).rpartition("__")
+        option = _MODEL_KEYS.get(last.lower())
+        if not name.startswith(MODEL_PREFIX) or model in checked or option is None:
+            continue
+        spelling = next(spelling for spelling in option.names_after_model if spelling.name == last.lower())
+        if text.strip() not in ("", spelling.silent):
+            yield from _value(option, Word(text, Layer.MODEL_ENVIRONMENT, name, name, spelling.divisor))
+
+
 def _readers(option: Option) -> str:
     if Layer.COMMAND_LINE in option.layers:
         return f"from the command line ({option.flag})"
@@ -189,10 +211,23 @@ def _startup_models(sources: ConfigSources) -> StartupModels:
     return StartupModels()
 
 
-def _named_models(sources: ConfigSources, startup: StartupModels) -> dict[str, str]:
+def _startup_names(
+    sources: ConfigSources, startup: StartupModels, archive_name: Callable[[Path], str] | None
+) -> list[str]:
+    """The names of the start-up models, as far as they can be known without opening what is not in the model store."""
+    names = [model.name for model in startup.models if model.name is not None]
+    store = sources.model_store
+    if archive_name is not None and store is not None:
+        unnamed = [StartupModel(url) for url in sorted(_archive_names(store))] if startup.everything else startup.models
+        local = StartupModels(tuple(model for model in unnamed if model.name is None)).local()
+        names += [archive_name(store / url) for url in local if ".." not in url and (store / url).exists()]
+    return names
+
+
+def _named_models(sources: ConfigSources, startup_names: Iterable[str]) -> dict[str, str]:
     """Every model that a layer speaks of by name, with the place of its first mention."""
     words = sources.words(BY_NAME["load_models"])
-    names = {model.name: words[0].where for model in startup.models if model.name is not None}
+    names = dict.fromkeys(startup_names, words[0].where if words else "")
     for key, entry in sources.file.items():
         model, _, last = key.rpartition(".")
         if model and last in _MODEL_KEYS:

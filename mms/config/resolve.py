@@ -269,8 +269,12 @@ def _check_combinations(explained: Mapping[str, Explained]) -> None:
     named_by_flag = explained["load_models"].chosen.source is Source.COMMAND_LINE
     if store.value is None and named_by_flag and (models.everything or models.local()):
         raise UsageError("--model-store is required to load model locally.")
-    if bool(explained["certificate_file"].value) != bool(explained["private_key_file"].value):
-        raise UsageError("Invalid configuration: certificate_file and private_key_file must be given together.")
+    given = [explained[name] for name in ("certificate_file", "private_key_file") if explained[name].value is not None]
+    if len(given) == 1:
+        raise UsageError(
+            "Invalid configuration: certificate_file and private_key_file must be given together, not"
+            f" {given[0].option} alone ({given[0].chosen.where})."
+        )
 
 
 def _store_url(url: str | None, data_dir: Path) -> str:

@@ -80,7 +80,8 @@ def test_settings_of_the_java_server_are_noted_once_each(folder):
         ("noop.min_workers=3\nnoop.max_workers=2",
          "Invalid configuration: max_workers must not be less than min_workers (3), not 2 (F/config.properties:2)."),
         ("certificate_file=cert.pem",
-         "Invalid configuration: certificate_file and private_key_file must be given together."),
+         ("Invalid configuration: certificate_file and private_key_file must be given together, not certificate_file alone"
+          " (F/config.properties:1).")),
     ],
 )  # fmt: skip
 def test_bad_values_stop_the_boot(folder, line, message):
@@ -127,6 +128,31 @@ def test_two_names_that_give_one_variable_are_refused(folder):
     )
     assert [severity for severity, _ in found(folder, text)] == ["warning"]
     assert [severity for severity, _ in found(folder, "a-b.batch_size=2", names=["A_B"])] == ["warning"]
+
+
+def test_a_bad_value_of_a_variable_is_found_before_its_model_is_known(folder):
+    environ = {
+        "MMS_MODEL__LATER__TIMEOUT_MILLIS": "0",
+        "MMS_MODEL__LATER__BATCH_SIZE": "",
+        "MMS_MODEL__L__BATCH_SIZE": "2",
+    }
+    assert found(folder, "enable_envvars_config=true", environ) == [
+        ("error", ("Invalid configuration: MMS_MODEL__LATER__TIMEOUT_MILLIS must be a number from 1 to 2147483647000,"
+                   ' not "0".')),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("models", ["ALL", "noop.mar,resnet-18.mar"])
+def test_names_that_only_the_archives_know_are_looked_at_too(folder, models):
+    names = {"noop.mar": "a-b", "resnet-18.mar": "a.b"}
+    (folder / "config.properties").write_text(f"{STORE}load_models={models}\nenable_envvars_config=true\n")
+    findings = check(read_sources(environ={}), archive_name=lambda path: names[path.name])
+    assert [str(finding) for finding in findings] == [
+        (
+            "Invalid configuration: the models a-b and a.b share the variables MMS_MODEL__A_B__...; rename one of them."
+            f" ({folder}/config.properties:2)"
+        )
+    ]
 
 
 def test_start_up_models_without_an_archive_are_warned_about(folder):
