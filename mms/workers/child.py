@@ -95,7 +95,7 @@ def _take_over_output(stdout: int, stderr: int) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     faulthandler.enable(sys.stderr)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s", force=True)
 
 
 def _offer_to_oom_killer() -> None:

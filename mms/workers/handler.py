@@ -62,7 +62,7 @@ class LoadOrder:
 def load(order: LoadOrder) -> Service:
     """Import the handler and let it load its model; whatever it raises is the reason why it cannot be served."""
     manifest = _manifest(order)
-    if order.handler is None:
+    if not order.handler:
         from mms.workers.onnx import load_onnx
 
         return load_onnx(order, manifest)

@@ -23,6 +23,9 @@ from mms.workers.output import MetricSink, WorkerOutput
 
 logger = logging.getLogger(__name__)
 
+RUNTIMES = ("python", "python3")
+"""What a manifest's runtime may be here: the server's own interpreter."""
+
 _LAST_WORDS = 0.5  # seconds to wait for the rest of a dead worker's socket, which a process of its own may hold open
 _LEAVE = 1.0  # seconds for a worker to end by itself once it has closed its socket or failed to load
 _SOCKET_BUFFER = 1 << 20
@@ -123,6 +126,8 @@ class LocalWorker:
     async def _launch(self) -> None:
         if self._state is not WorkerState.STARTING:
             raise LoadFailed(f"The worker of model {self._name} was stopped before it started.")
+        if self._spec.runtime not in RUNTIMES:
+            raise LoadFailed(f"The runtime {self._spec.runtime} is not installed; models run in {', '.join(RUNTIMES)}.")
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
@@ -177,7 +182,7 @@ class LocalWorker:
         if transport is None or (state is not WorkerState.READY and state is not WorkerState.BUSY):
             raise RuntimeError(f"Worker {self._id} of model {self._name} is {state}: it takes no batch.")
         if len(self._in_flight) >= MAX_IN_FLIGHT:
-            raise RuntimeError(f"Worker {self._id} of model {self._name} holds {MAX_IN_FLIGHT} batches already.")
+            raise RuntimeError(f"Worker {self._id} of model {self._name} holds {MAX_IN_FLIGHT} batches.")
         buffers = messages.encode_batch(batch.requests)
         batch.sent = now = self._loop.time()
         if not self._in_flight:
