@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,25 @@ def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_of_the_project_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"(?<![\w/.-])((?:mms|scripts|tests|docs|examples|docker|\.ci)/[\w./-]*)", page.read_text())
+    built_by_the_reader = {"mms/migrations"}
+    assert {name for name in named if not (ROOT / name).exists()} <= built_by_the_reader
+
+
+def test_the_dependencies_are_explained_one_by_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = {re.split(r"[\[<>=]", line)[0] for line in project["project"]["dependencies"]}
+    table = re.findall(r"^\| ([\w, -]+)(?: \(with[^|]*)? \| ", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    explained = {name.strip() for row in table for name in row.split(",")}
+    assert wanted <= explained
+    tools = (ROOT / "CONTRIBUTING.md").read_text().split("For development:")[1]
+    for line in project["dependency-groups"]["dev"]:
+        name = re.split(r"[\[<>=]", line)[0]
+        assert name in tools or name.startswith("types-"), name
 
 
 def test_the_pages_that_a_reader_is_promised_are_there() -> None:
