@@ -148,9 +148,8 @@ def _register_operation() -> Document:
             "Default: what the manifest says.",
             {"type": "string", "enum": ["python", "python2", "python3"]},
         ),
-        *(_option(name) for name in ("batch_size", "max_batch_delay", "initial_workers")),
+        *(_option(name) for name in API_OPTIONS),
         _query("synchronous", synchronous, "boolean"),
-        *(_option(name) for name in ("response_timeout", "preload_model")),
     ]
     good = {
         "200": _json("Model registered", _STATUS),
@@ -163,8 +162,7 @@ def _register_operation() -> Document:
 def _scale_operation() -> Document:
     parameters = [
         _MODEL_NAME,
-        _option("min_worker"),
-        _option("max_worker"),
+        *(_option(name) for name, option in API_OPTIONS.items() if option.live and name != "initial_workers"),
         _query("number_gpu", "Accepted and without effect.", "integer"),
         _query("synchronous", "Answer when the workers are up, or at once (default).", "boolean"),
         _query("timeout", "Accepted and without effect.", "integer"),
@@ -174,7 +172,8 @@ def _scale_operation() -> Document:
         "202": _json("Workers are being started or stopped", _STATUS),
         "210": _json("Some workers are up", _STATUS),
     }
-    return _operation("setAutoScale", "Scale a model's workers.", parameters, _responses(good, "400", "404", "500"))
+    text = "Scale a model's workers, or change other settings of the running model."
+    return _operation("setAutoScale", text, parameters, _responses(good, "400", "404", "500"))
 
 
 def management_paths() -> Document:

@@ -56,3 +56,21 @@ def test_an_options_description_is_that_of_the_table() -> None:
 
     assert parameters["batch_size"]["description"].startswith(option.help)
     assert parameters["batch_size"]["schema"] == option.kind.schema()
+
+
+def test_every_option_of_a_model_is_described_where_it_can_be_given():
+    def options(path: str, method: str) -> set[str]:
+        return {p["name"] for p in management_paths()[path][method]["parameters"]} & set(API_OPTIONS)
+
+    assert options("/models", "post") == set(API_OPTIONS)
+    live = {name for name, option in API_OPTIONS.items() if option.live}
+    assert options("/models/{model_name}", "put") == live - {"initial_workers"}
+
+
+@pytest.mark.parametrize("name", API_OPTIONS)
+def test_a_parameters_description_says_unit_and_default(name: str) -> None:
+    option = API_OPTIONS[name]
+    parameters = {p["name"]: p for p in management_paths()["/models"]["post"]["parameters"]}
+
+    assert option.unit in parameters[name]["description"]
+    assert f"Default: {option.shown_default}." in parameters[name]["description"]
