@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from functools import partial
 
@@ -15,9 +14,9 @@ from mms.api.inference import Described, InferenceRoutes, Preflight, Slashes
 from mms.api.listener import Listener
 from mms.api.management import Metrics, management_app
 from mms.api.ports import Journal, Manager, Models, PredictionService, Status
-from mms.api.protocol import Site
 from mms.api.request_ids import RequestIds
 from mms.api.routes import Router
+from mms.api.site import Site
 from mms.api.wire import Cors, Wire
 from mms.config.resolve import ServerSettings
 
@@ -76,19 +75,17 @@ class Listeners:
             raise
 
     async def stop_accepting(self) -> None:
-        """Take no new connections; the open ones go on."""
+        """Take no new connections and no further requests; what has come is answered."""
         for listener in self._listeners:
             await listener.stop_accepting()
 
     async def drain(self, seconds: float) -> bool:
-        """Answer what has come, close connections as they fall idle; False where `seconds` were not enough."""
+        """Wait until everything that has come is answered; False where `seconds` were not enough."""
         return all(await asyncio.gather(*(listener.drain(seconds) for listener in self._listeners)))
 
     async def close(self) -> None:
-        """End every connection now."""
-        for listener in self._listeners:
-            with contextlib.suppress(OSError):
-                await listener.close()
+        """End every connection; answers that are on their way get a moment to leave."""
+        await asyncio.gather(*(listener.close() for listener in self._listeners))
 
 
 def _tls_context(settings: ServerSettings) -> ssl.SSLContext:

@@ -18,7 +18,8 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from mms.api.protocol import MmsProtocol, Site
+from mms.api.protocol import MmsProtocol
+from mms.api.site import Site
 from mms.config.address import Address
 from mms.errors import UsageError
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _SOCKET_MODE = 0o600
+_GRACE = 0.25  # seconds that answers get to leave at the very end
 
 
 class Listener:
@@ -83,19 +85,22 @@ class Listener:
         return make(config=self._config, server_state=self._server.server_state, app_state={})
 
     async def stop_accepting(self) -> None:
-        """Take no new connection; those that are open go on."""
+        """Take no new connection and no further request: what has come is answered, and each connection then closed."""
+        self._site.stopping = True
         while self._listening:
             self._listening.pop().close()
-        if self.address.scheme == "unix" and self._socket is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self.address.path)  # noqa: PTH108
+        self._forget_socket()
+        for connection in list(self._server.server_state.connections):
+            connection.shutdown()
+
+    def _forget_socket(self) -> None:
+        if self._socket is not None and self._socket.family == socket.AF_UNIX:
+            Path(self.address.path).unlink(missing_ok=True)
         self._socket = None
 
     async def drain(self, seconds: float) -> bool:
-        """Answer what has come and close every connection as it falls idle; False where `seconds` were not enough."""
+        """Wait until everything that has come is answered and every connection closed; False where `seconds` were not enough."""
         await self.stop_accepting()
-        for connection in list(self._server.server_state.connections):
-            connection.shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._server.server_state.connections:
@@ -103,9 +108,9 @@ class Listener:
                     await self._site.closed.wait()
         return not self._server.server_state.connections
 
-    async def close(self) -> None:
-        """End what is left: connections and running requests."""
-        await self.stop_accepting()
+    async def close(self, grace: float = _GRACE) -> None:
+        """End what is left, connections and running requests, after `grace` seconds for answers that are on their way."""
+        await self.drain(grace)
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
         tasks = list(self._server.server_state.tasks)

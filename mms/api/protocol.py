@@ -7,7 +7,6 @@ import contextvars
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import httptools
@@ -16,37 +15,18 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from mms.api.access_log import RequestLog, peer_name
+from mms.api.access_log import peer_name
 from mms.api.errors import INVALID_MESSAGE, error_answer
-from mms.api.exchange import AsgiExchange, Exchange, PredictionExchange, ReadyAnswer, RequestHead
+from mms.api.exchange import AsgiExchange, Exchange, ReadyAnswer
+from mms.api.head import MAX_HEADERS, MAX_REQUEST_LINE, RequestHead, origin_form
 from mms.api.json_text import MIME
-from mms.api.ports import Models, PredictionService
-from mms.api.request_ids import RequestIds
-from mms.api.routes import Router, decoded
-from mms.api.wire import Wire, reason_phrase, too_large
+from mms.api.prediction import PredictionExchange
+from mms.api.routes import decoded
+from mms.api.site import Site
+from mms.api.wire import reason_phrase, too_large
 from mms.errors import BadInput
 
 logger = logging.getLogger(__name__)
-
-MAX_REQUEST_LINE = 4096
-MAX_HEADERS = 8192
-_DEFAULT_KEEP_ALIVE = 75.0  # seconds; MMS keeps idle connections for ever
-
-
-@dataclass(slots=True)
-class Site:
-    """What all connections of one port share. `router` None: no predictions on this port. Bytes and seconds."""
-
-    service: PredictionService
-    models: Models
-    router: Router | None
-    wire: Wire
-    request_ids: RequestIds
-    request_log: RequestLog
-    max_request_size: int
-    keep_alive: float = _DEFAULT_KEEP_ALIVE
-    closed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set whenever the last open connection has closed."""
 
 
 class MmsProtocol(HttpToolsProtocol):
@@ -85,6 +65,8 @@ class MmsProtocol(HttpToolsProtocol):
         self._peer = peer_name(self.client)
         self._idle_since = self.loop.time()
         self._watch(self.site.keep_alive)
+        if self.site.stopping:  # it was on its way in when the doors closed
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or the connection was closed."""
@@ -187,15 +169,14 @@ class MmsProtocol(HttpToolsProtocol):
         head = RequestHead(
             parser.get_method(), self.url, parser.get_http_version(), self.headers, parser.should_keep_alive()
         )
-        length, host = _look_at(head)
-        if self._head_bytes > MAX_REQUEST_LINE and _too_long(head):
+        if self._head_bytes > MAX_REQUEST_LINE and head.too_long():
             self._refuse_message(INVALID_MESSAGE)
             return
         self._head_bytes = 0
-        if not host and head.version == "1.1":
+        if not head.has_host and head.version == "1.1":
             self._refuse_message("Header Host is required.")
             return
-        self._take(self._exchange(head, length))
+        self._take(self._exchange(head))
 
     def on_body(self, body: bytes) -> None:
         """More of the body."""
@@ -217,17 +198,19 @@ class MmsProtocol(HttpToolsProtocol):
 
     # --- exchanges ----------------------------------------------------------------------------------------------------
 
-    def _exchange(self, head: RequestHead, length: int) -> Exchange:
+    def _exchange(self, head: RequestHead) -> Exchange:
         site = self.site
         path, _, query = head.url.partition(b"?")
         if not path.startswith(b"/") and path != b"*":
-            path, query = _absolute(head.url)
+            path, query = origin_form(head.url)
         route = site.router.find(path) if site.router is not None and head.method != b"OPTIONS" else None
         limit = site.max_request_size
         if route is not None and route.model:
             own = site.models.max_request_size(route.model)
             limit = limit if own is None else own
-        if length > limit:  # a client that waits for leave to send will send nothing: what follows cannot be told apart
+        if (
+            head.length > limit
+        ):  # a client that waits for leave to send will send nothing: what follows cannot be told apart
             return ReadyAnswer(
                 self, too_large(close=False), close=head.expects_continue, received=head.expects_continue
             )
@@ -341,37 +324,3 @@ class MmsProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._watch(max(left, 0.01))
-
-
-def _look_at(head: RequestHead) -> tuple[int, bool]:
-    """Notes what of the headers the server itself needs; returns the declared length (0 if none) and whether there is a Host."""
-    length = 0
-    host = False
-    for name, value in head.headers:
-        size = len(name)
-        if size == 4:
-            host = host or name.lower() == b"host"
-        elif size == 12:
-            if name.lower() == b"content-type":
-                head.content_type = value
-        elif size == 14:
-            if name.lower() == b"content-length":
-                length = int(value)
-        elif size == 6 and name.lower() == b"expect" and head.version == "1.1":
-            head.expects_continue = value.lower() == b"100-continue"
-    return length, host
-
-
-def _too_long(head: RequestHead) -> bool:
-    """Whether a head is over netty's limits, which MMS leaves as they are."""
-    line = len(head.method) + len(head.url) + len(" HTTP/1.1") + 1
-    return line > MAX_REQUEST_LINE or sum(len(n) + len(v) + 4 for n, v in head.headers) > MAX_HEADERS
-
-
-def _absolute(url: bytes) -> tuple[bytes, bytes]:
-    """Path and query of a request target in absolute form."""
-    try:
-        parsed = httptools.parse_url(url)
-    except httptools.HttpParserInvalidURLError:
-        return b"/", b""
-    return parsed.path or b"/", parsed.query or b""

@@ -14,9 +14,9 @@ from mms.api.inference import Described, InferenceRoutes, Preflight, Slashes
 from mms.api.listener import Listener
 from mms.api.management import management_app
 from mms.api.openapi import inference_paths, management_paths
-from mms.api.protocol import Site
 from mms.api.request_ids import RequestIds
 from mms.api.routes import Router
+from mms.api.site import Site
 from mms.api.wire import Cors, Wire
 from mms.config.address import Address
 from mms.config.resolve import Candidate, Explained, Scope, Source

@@ -7,11 +7,12 @@ import pytest
 
 from mms.api.access_log import RequestLog
 from mms.api.listener import Listener
-from mms.api.protocol import Site
 from mms.api.request_ids import RequestIds
+from mms.api.site import Site
 from mms.api.wire import Wire
 from mms.config.address import Address
 from mms.errors import UsageError
+from mms.request import InferenceResponse
 
 
 def listener_at(address: Address, port) -> Listener:
@@ -35,15 +36,34 @@ async def test_a_taken_address_is_named(port) -> None:
         await listener_at(taken, port).start()
 
 
-async def test_after_stop_accepting_open_connections_go_on_and_new_ones_are_refused(port) -> None:
-    client = await port.connect()
-    await client.ask("GET", "/ping")
+async def test_after_stop_accepting_what_has_come_is_answered_and_nothing_more_comes(port) -> None:
+    idle, busy = await port.connect(), await port.connect()
+    await idle.ask("GET", "/ping")
+    await busy.send(b"POST /predictions/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    async with asyncio.timeout(5):
+        await port.service.arrived.wait()
     number = port.listener.port
     await port.listener.stop_accepting()
 
-    assert (await client.ask("POST", "/predictions/noop", b"x")).status == 200
+    assert await idle.closed()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", number)
+    port.service.release()
+    answer = await busy.answer()
+    assert (answer.body, answer.headers["connection"]) == (b"late", "close")
+    assert await busy.closed()
+
+
+async def test_an_answer_that_is_on_its_way_at_the_close_still_leaves(port) -> None:
+    client = await port.connect()
+    body = b"z" * 3_000_000
+    port.service.reply = lambda request: InferenceResponse(body)
+    await client.send(b"POST /predictions/noop HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    async with asyncio.timeout(5):
+        await port.service.arrived.wait()
+    answer, _ = await asyncio.gather(client.answer(), port.listener.close())
+
+    assert answer.body == body
 
 
 async def test_a_drain_answers_what_has_come_and_closes_idle_connections(port) -> None:

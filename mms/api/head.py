@@ -1,0 +1,64 @@
+"""The head of a request: what the server itself needs of it, and the limits that it keeps."""
+
+from __future__ import annotations
+
+import httptools
+
+from mms.request import Header
+
+MAX_REQUEST_LINE = 4096
+MAX_HEADERS = 8192
+"""Netty's limits in bytes, which MMS leaves as they are."""
+
+
+class RequestHead:
+    """A head as it came: `headers` keep their case and order, `version` is `1.0` or `1.1`, `length` the declared one (else 0)."""
+
+    __slots__ = (
+        "content_type",
+        "expects_continue",
+        "has_host",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "url",
+        "version",
+    )
+
+    def __init__(self, method: bytes, url: bytes, version: str, headers: list[Header], keep_alive: bool) -> None:
+        self.method = method
+        self.url = url
+        self.version = version
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.content_type = b""
+        self.expects_continue = False
+        self.has_host = False
+        self.length = 0
+        for name, value in headers:  # the length of a name tells most of them apart, and costs next to nothing
+            size = len(name)
+            if size == 4:
+                self.has_host = self.has_host or name.lower() == b"host"
+            elif size == 12:
+                if name.lower() == b"content-type":
+                    self.content_type = value
+            elif size == 14:
+                if name.lower() == b"content-length":
+                    self.length = int(value)
+            elif size == 6 and version == "1.1" and name.lower() == b"expect":
+                self.expects_continue = value.lower() == b"100-continue"
+
+    def too_long(self) -> bool:
+        """Whether the request line or the headers are over the limits."""
+        line = len(self.method) + len(self.url) + len(" HTTP/1.1") + 1
+        return line > MAX_REQUEST_LINE or sum(len(n) + len(v) + 4 for n, v in self.headers) > MAX_HEADERS
+
+
+def origin_form(url: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request target in absolute form."""
+    try:
+        parsed = httptools.parse_url(url)
+    except httptools.HttpParserInvalidURLError:
+        return b"/", b""
+    return parsed.path or b"/", parsed.query or b""
