@@ -93,17 +93,32 @@ class Database:
         found.message = self.location.redacted(found.message)
         return found
 
-    def execute_outside_transaction(self, statement: str, values: tuple[Any, ...] = ()) -> None:
-        """SQLite: run a statement that no transaction may hold, such as VACUUM. Raises Trouble."""
-        connection = self._engine.raw_connection()
+    def execute_outside_transaction(self, statement: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+        """SQLite: run a statement that no transaction may hold, such as VACUUM; returns its first row. Raises Trouble."""
         try:
-            cursor = connection.cursor()
-            cursor.execute(statement, values)
-            cursor.close()
-        except sqlite3.Error as error:
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute(statement, values)
+                row: tuple[Any, ...] | None = cursor.fetchone()
+                cursor.close()
+            finally:
+                connection.close()
+        except (sqlite3.Error, SQLAlchemyError) as error:
             raise classify(error) from error
-        finally:
-            connection.close()
+        return row
+
+    def empty_log(self) -> None:
+        """SQLite: bring everything from the write-ahead log into the database file and sync that. Raises Trouble.
+
+        After a failed sync this is the only proof there is: reading back proves nothing, since it reads from memory, and a
+        second sync of the same pages succeeds without writing them. Copied pages are written, and synced, anew.
+        """
+        if not self.location.sqlite:
+            return
+        answer = self.execute_outside_transaction("PRAGMA wal_checkpoint(TRUNCATE)")
+        if not answer or answer[0] != 0:
+            raise Trouble(Kind.BUSY, "another process reads the store, so that its log cannot be emptied")
 
     def reopen(self) -> None:
         """Close every handle; the next transaction opens anew. After a failed sync, nothing on the old handle can be believed."""

@@ -245,7 +245,8 @@ class Writer:
             self._stop_writing("after an input/output error the store is not as this server left it")
 
     def _verified_row(self) -> Meta | None:
-        """Our row, once no older session can change it any more; on SQLite only if every row is whole."""
+        """Our row, once no older session can change it any more; on SQLite once all is synced anew, and if it is whole."""
+        self._database.empty_log()
         with self._database.transaction(read_only=True) as tx:
             if self._database.location.sqlite:
                 found = verification.findings(tx, self.server_id)
@@ -257,6 +258,7 @@ class Writer:
         """Try to reach a store that was away; True once it is back, or known to be lost to this life."""
         self._database.reopen()
         try:
+            self._database.empty_log()
             if not self._opened.lock.held():
                 self._opened.lock.acquire()
                 self._describe_lock(self.meta.epoch)

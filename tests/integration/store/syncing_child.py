@@ -14,7 +14,7 @@ from tests.store_life import WHO, auto, begun, wish
 
 
 async def main(folder: Path) -> None:
-    config = StoreConfig(url=f"sqlite:///{folder}/store.db", server_id="one", data_dir=folder)
+    config = StoreConfig(url=f"sqlite:///{folder}/store.db", server_id="one", data_dir=folder, boot_store_timeout=1)
     store = await Store.open(config)
     await store.claim(auto, WHO, ())
     print("claimed", flush=True)

@@ -35,11 +35,18 @@ def run_with(folder: Path, call: str, when: str) -> list[list[str]]:
     return lines
 
 
-@pytest.mark.parametrize("call", ["fdatasync", "pwrite64"])
-@pytest.mark.parametrize("when", ["9", "11", "12", "13", "15", "20", "30+7", "14+"])
+@pytest.mark.parametrize(
+    ("call", "when"),
+    [("fdatasync", each) for each in ("9", "12", "15", "16+3", "14+")]
+    + [("pwrite64", each) for each in ("60", "70", "90", "65+9", "70+")],
+)
 async def test_what_was_acknowledged_is_there_and_what_was_refused_is_not(tmp_path: Path, call: str, when: str) -> None:
     folder = tmp_path / "trial"
     lines = run_with(folder, call, when)
+    if "+" in when:
+        assert {"refused", "unknown"} & {line[0] for line in lines}, "the fault was not felt"
+    if when.endswith("+"):
+        assert lines[-1][0] == "refused"
     config = StoreConfig(url=f"sqlite:///{folder}/store.db", server_id="one", data_dir=folder)
     async with life(config) as store:
         rows = {row.key.name: row.state for row in await store.snapshot()}
