@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -20,6 +21,7 @@ MULTIPART = "multipart/form-data"
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
+@lru_cache(maxsize=256)
 def mime_type(content_type: bytes) -> str:
     """The type without its parameters, in the case in which it came."""
     return content_type.partition(b";")[0].strip().decode("latin-1")

@@ -4,6 +4,8 @@ import asyncio
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mms.request import InferenceResponse
 
@@ -173,3 +175,35 @@ async def test_a_client_that_does_not_read_is_not_answered_without_end(port) -> 
     assert len(port.service.requests) < 100
     client.writer.transport.resume_reading()
     assert [len((await client.answer()).body) for _ in range(200)] == [len(body)] * 200
+
+
+WHOLE = b"POST /predictions/noop HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"POST /noop/predict?q=1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\nT: 1\r\n\r\n"
+UPGRADE = (
+    b"POST /predictions/noop HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\nu"
+)
+OTHER = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE = b"POST /predictions/noop HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n" + b"z" * 1001
+EXPECTED = {WHOLE: (200, b"hello"), CHUNKED: (200, b"abc"), UPGRADE: (200, b"u"), OTHER: (200, b"{"), LARGE: (413, b"")}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    requests=st.lists(st.sampled_from(list(EXPECTED)), min_size=1, max_size=10),
+    cuts=st.lists(st.integers(1, 300), max_size=30),
+)
+async def test_however_a_stream_is_cut_the_answers_are_the_same_and_in_order(port, requests, cuts) -> None:
+    port.service.reply = lambda request: InferenceResponse(request.parts[-1].value)
+    client = await port.connect()
+    stream = b"".join(requests)
+    for cut in cuts:
+        client.writer.write(stream[:cut])
+        stream = stream[cut:]
+        await asyncio.sleep(0)
+    client.writer.write(stream)
+
+    for request in requests:
+        answer = await client.answer()
+        status, begin = EXPECTED[request]
+        assert (answer.status, answer.body[: max(len(begin), 1)]) == (status, begin)
+    await client.close()
