@@ -168,6 +168,17 @@ def test_clients_that_went_away_are_waited_for_no_more():
     assert run.answered > 0.9 * 2 * 2.0 / (0.003 + 0.0003)
 
 
+def test_one_wait_in_vain_is_enough_to_know_that_nobody_is_missing():
+    policy = AdaptiveBatching(16, 50)
+    for _ in range(10):
+        policy.answered(8, 0.010, 8)
+    until = policy.hold(now=10.0, queued=2, first_arrived=10.0, outstanding=2)
+    assert until > 10.0
+    assert policy.hold(until, 2, 10.0, 2) == 0.0
+    policy.left(until, 2)
+    assert policy.hold(20.0, 2, 20.0, 2) == 0.0
+
+
 def test_more_clients_are_noticed():
     policy = AdaptiveBatching(16, 50)
     simulate(policy, 16, clients(2), cost=lambda n: 0.010)

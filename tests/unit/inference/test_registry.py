@@ -196,6 +196,19 @@ async def test_scaling_to_zero_under_load_answers_what_was_accepted():
     await bodies(asked)
 
 
+async def test_requests_that_no_worker_will_ever_take_are_refused_at_once():
+    async def never_loads(_: MemoryWorker) -> None:
+        await asyncio.Event().wait()
+
+    model = served(MemoryEngine(echo, never_loads))
+    model.scale_soon(1, 1)
+    asked = ask(model, b"1", b"2")
+    await model.scale(0, 0)
+    results = [await one.answer() for one in asked]
+    assert [type(result) for result in results] == [NoWorkerAvailable] * 2
+    assert model.stats.dropped == 2
+
+
 async def test_closing_ends_what_waits_and_what_runs():
     gate = Gate()
     model = served(MemoryEngine(gate))

@@ -258,16 +258,27 @@ async def test_a_dead_worker_is_replaced_by_the_same_worker_again(clean):
 async def test_a_worker_that_dies_the_moment_it_is_loaded_is_replaced(clean):
     """Its end is told before the pool has heard that it is ready."""
 
-    async def dies_first_time(worker: MemoryWorker) -> None:
-        if worker.number == 1:
-            asyncio.get_running_loop().call_soon(worker.kill)
+    pool, engine, client = build()
+    make = engine.worker
 
-    pool, engine, client = build(loader=dies_first_time)
+    def first_dies(spec):
+        worker = make(spec)
+        start = worker.start
+
+        async def start_and_die(listener):
+            await start(listener)
+            worker.kill()
+
+        if worker.number == 1:
+            worker.start = start_and_die
+        return worker
+
+    engine.worker = first_dies
     clean.append(pool)
     pool.resize(1, 1)
     await until(lambda: len(engine.workers) == 2 and pool.settled)
     assert [worker.state for worker in pool.workers] == [WorkerState.READY]
-    assert client.ready[-1] is engine.workers[1]
+    assert client.ready == [engine.workers[1]]
     assert pool.restarts == 1
 
 
@@ -320,6 +331,17 @@ async def test_live_settings_reach_ready_workers_and_later_ones(clean):
     await pool.scale(2, 2)
     assert [(worker.batch_size, worker.response_timeout) for worker in engine.workers] == [(8, 3.0)] * 2
     assert engine.workers[1].spec.startup_timeout == 4.0
+
+
+async def test_live_settings_reach_workers_that_leave_while_the_queue_is_not_empty(clean):
+    pool, engine, client = build()
+    clean.append(pool)
+    await pool.scale(1, 1)
+    client.hold.clear()
+    pool.resize(0, 0)
+    pool.configure(batch_size=8, response_timeout=3.0, startup_timeout=4.0, max_response_size=5)
+    assert engine.workers[0].batch_size == 8
+    client.hold.set()
 
 
 async def test_settings_changed_while_a_worker_loads_reach_it_when_it_is_ready(clean):
