@@ -78,7 +78,7 @@ class ManagementRoutes:
     async def remove_override(self, request: Request, model_name: str, option: str) -> Response:
         """DELETE /models/{model_name}/settings/{option}; takes the option's API name too."""
         caller = _caller(request, await request.body())
-        name = parameters.option_name(option)
+        name = parameters.live_option(option)
         return answer(*views.change(await self._manager.remove_override(model_name, name, caller)))
 
     async def clear_quarantine(self, request: Request, model_name: str) -> Response:

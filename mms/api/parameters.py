@@ -11,6 +11,7 @@ from mms.api.bodies import mime_type, pairs
 from mms.api.json_text import MIME
 from mms.archive import lenient_json
 from mms.config.kinds import shown
+from mms.config.option import Option
 from mms.config.options import API_OPTIONS, MODEL_OPTIONS, model_option
 from mms.config.values import parse_api
 from mms.errors import BadInput
@@ -78,9 +79,8 @@ def update(model: str, query: bytes) -> UpdateModel:
     if scale and overrides.get("max_workers", overrides.get("min_workers", 1)) < overrides.get("min_workers", 1):
         raise BadInput("max_worker cannot be less than min_worker.")
     for option in MODEL_OPTIONS:
-        if option.name in overrides and not option.live:
-            name = option.name
-            raise BadInput(f"Parameter {name} cannot be changed on a running model; register the model with it.")
+        if option.name in overrides:
+            _refuse_unless_live(option)
     return UpdateModel(model, overrides, scale, _truth(given, "synchronous", default=False))
 
 
@@ -107,12 +107,13 @@ def truth(given: Given, name: str, *, default: bool) -> bool:
     return _truth(given, name, default=default)
 
 
-def option_name(name: str) -> str:
-    """The option behind a name of the table or of the API. Raises BadInput where there is none."""
+def live_option(name: str) -> str:
+    """The option behind a name of the table or of the API, to be changed on a running model. Raises BadInput."""
     option = model_option(name)
     if option is None:
         known = ", ".join(option.name for option in MODEL_OPTIONS)
         raise BadInput(f"There is no option {shown(name)}; a model has: {known}.")
+    _refuse_unless_live(option)
     return option.name
 
 
@@ -130,6 +131,11 @@ def restore_target(given: Given) -> dict[str, Any]:
             f"Parameter before must be a time such as 2026-01-31T12:00:00Z, not {shown(given['before'])}."
         ) from error
     return {"before": moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)}
+
+
+def _refuse_unless_live(option: Option) -> None:
+    if not option.live:
+        raise BadInput(f"Parameter {option.name} cannot be changed on a running model; register the model with it.")
 
 
 def _whole(text: Any, default: int) -> int:

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mms.api.parameters import from_query, option_name, page, registration, restore_target, update
+from mms.api.parameters import from_query, live_option, page, registration, restore_target, update
 from mms.errors import BadInput
 from mms.wishes import RegisterModel, UpdateModel
 
@@ -153,9 +153,11 @@ def test_of_equal_names_in_a_query_the_first_counts() -> None:
 
 
 def test_an_option_is_known_by_both_its_names() -> None:
-    assert (option_name("min_worker"), option_name("min_workers")) == ("min_workers", "min_workers")
+    assert (live_option("min_worker"), live_option("min_workers")) == ("min_workers", "min_workers")
     with pytest.raises(BadInput, match="batch_size"):
-        option_name("colour")
+        live_option("colour")
+    with pytest.raises(BadInput, match="preload_model cannot be changed on a running model"):
+        live_option("preload_model")
 
 
 def test_a_restore_names_just_one_point() -> None:
