@@ -320,6 +320,106 @@ def test_a_batch_delay_changed_on_a_running_model_is_that_of_the_next_batch(serv
     assert seconds() < 0.4
 
 
+def test_one_put_changes_every_live_option_and_no_worker_is_replaced(server: RunningServer) -> None:
+    make_model(server.models, "m", BATCH_LENGTH)
+    server.start()
+    change(server, "POST", "/models?url=m&initial_workers=1")
+    workers = server.children()
+    given = {
+        "batch_size": 3, "max_batch_delay": 4, "response_timeout": 5.5, "startup_timeout": 6, "job_queue_size": 7,
+        "max_request_size": 8000, "max_response_size": 9000,
+    }  # fmt: skip
+    answer = server.manage("PUT", "/models/m?" + "&".join(f"{name}={value}" for name, value in given.items()))
+
+    assert (answer.status_code, answer.json()) == (200, {"status": 'Model "m" updated'})
+    settings = server.manage("GET", "/models/m/settings").json()["settings"]
+    assert {name: settings[name]["value"] for name in given} == given
+    assert {settings[name]["where"] for name in given} == {"journal entry 2"}
+    assert server.predict("m", "0").text == "1"
+    assert server.children() == workers
+
+
+def test_taking_back_a_worker_count_brings_back_the_one_of_the_next_source(server: RunningServer) -> None:
+    make_model(server.models, "m", BATCH_LENGTH, model={"minWorkers": 2})
+    server.start()
+    change(server, "POST", "/models?url=m&initial_workers=1")
+
+    def workers() -> int:
+        return len(server.manage("GET", "/models/m").json()["workers"])
+
+    assert workers() == 1
+    change(server, "DELETE", "/models/m/settings/initial_workers")  # the API's name for it is taken as well
+    wait_until(lambda: workers() == 2, what="the manifest's number of workers")
+    assert shown(server, "m", "min_workers")["source"] == "manifest"
+
+
+BAD_CHANGES = [
+    ("PUT", "?batch_size=many", 'Parameter batch_size must be a whole number from 1 to 65536, not "many".'),
+    ("PUT", "?batch_size=4&max_batch_delay=-1", "Parameter max_batch_delay must be a whole number from 0 to 3600000"),
+    ("PUT", "?response_timeout=0", 'Parameter response_timeout must be a number from 0.001 to 2147483647, not "0".'),
+    ("PUT", "?min_worker=2&max_worker=1", "max_worker cannot be less than min_worker."),
+    ("PUT", "?preload_model=true", "Parameter preload_model cannot be changed on a running model"),
+    ("DELETE", "/settings/preload_model", "Parameter preload_model cannot be changed on a running model"),
+    ("DELETE", "/settings/batch_siz", 'There is no option "batch_siz"; a model has: batch_size, '),
+    ("DELETE", "/settings/job_queue_size", "Model m has no override of job_queue_size"),
+]
+
+
+def test_a_bad_change_is_refused_by_name_and_changes_nothing(server: RunningServer) -> None:
+    make_model(server.models, "m", BATCH_LENGTH)
+    server.start()
+    change(server, "POST", "/models?url=m&initial_workers=1&preload_model=true&batch_size=2")
+    before = server.manage("GET", "/models/m/settings").json()
+    for method, path, message in BAD_CHANGES:
+        answer = server.manage(method, f"/models/m{path}")
+        assert answer.status_code == 400
+        assert answer.json()["message"].startswith(message)
+
+    assert server.manage("GET", "/models/m/settings").json() == before
+    assert [entry["seq"] for entry in server.manage("GET", "/journal").json()["entries"]] == [1]
+
+
+BAD_MANIFESTS: list[tuple[str, object, str]] = [
+    ("batchSize", "many", 'a whole number from 1 to 65536, not "many".'),
+    ("batchSize", "8", 'a whole number from 1 to 65536, not "8".'),
+    ("maxBatchDelay", -1, "a whole number from 0 to 3600000, not -1."),
+    ("responseTimeout", [], "a number from 0.001 to 2147483647, not []."),
+    ("preloadModel", 1, "true or false, not 1."),
+]
+
+
+def test_a_wrong_value_in_a_manifest_fails_the_registration_with_its_key(server: RunningServer) -> None:
+    server.start()
+    for number, (key, value, expected) in enumerate(BAD_MANIFESTS):
+        make_model(server.models, f"m{number}", BATCH_LENGTH, model={key: value})
+        answer = server.manage("POST", f"/models?url=m{number}")
+        assert answer.status_code == 400
+        assert answer.json()["message"] == f"model.{key} in the manifest must be {expected}"
+
+    assert server.model_names() == []
+
+
+def test_what_the_archiver_is_told_is_in_the_manifest_and_counts_for_the_model(server: RunningServer) -> None:
+    source = make_model(server.folder / "source", "packed", BATCH_LENGTH)
+    flags = ["--max-batch-size", "6", "--max-batch-delay", "7", "--response-timeout", "8", "--job-queue-size", "9"]
+    subprocess.run(
+        [sys.executable, "-P", "-m", "mms", "model-archiver", "--model-name", "packed", "--model-path", str(source),
+         "--handler", "service:handle", "--export-path", str(server.models), *flags],
+        check=True,
+    )  # fmt: skip
+    server.start()
+    change(server, "POST", "/models?url=packed.mar&initial_workers=1")
+
+    settings = server.manage("GET", "/models/packed/settings").json()["settings"]
+    found = {name: (one["value"], one["where"]) for name, one in settings.items() if one["source"] == "manifest"}
+    assert found == {
+        "batch_size": (6, "model.batchSize"),
+        "max_batch_delay": (7, "model.maxBatchDelay"),
+        "response_timeout": (8, "model.responseTimeout"),
+        "job_queue_size": (9, "model.jobQueueSize"),
+    }
+
+
 # --- enforced for each model -----------------------------------------------------------------------------------------
 
 
