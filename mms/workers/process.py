@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import struct
 import time
 from collections import deque
 from contextlib import suppress
@@ -228,38 +229,38 @@ class LocalWorker:
     def received(self, data: bytes, splitter: messages.FrameSplitter) -> None:
         """Bytes from the worker; a worker that breaks the protocol is killed."""
         try:
-            for frame in splitter.feed(data):
-                self._take(frame)
-        except (messages.FrameError, ValueError, LookupError) as error:
-            self._end_for(f"sent what is no answer ({error}) and was killed")
-
-    def _take(self, frame: bytes) -> None:
-        kind = messages.kind_of(frame)
-        if kind == messages.RESULTS:
-            self._results(frame)
-        elif kind == messages.LOADED:
-            if self._state is WorkerState.LOADING:
+            frames = splitter.feed(data)
+        except messages.FrameError as error:
+            self._broke_protocol(error)
+            return
+        for frame in frames:
+            kind = messages.kind_of(frame)
+            if kind == messages.RESULTS:
+                self._results(frame)
+            elif kind == messages.LOADED and self._state is WorkerState.LOADING:
                 self._to(WorkerState.READY)
                 self._loaded.set_result(None)
-        elif kind == messages.LOAD_FAILED:
-            report = messages.decode_control(frame)
-            self._cause = self._cause or LoadFailed(
-                f"Model {self._name} could not be loaded: {report['message']}",
-                detail=str(report["detail"]),
-                out_of_memory=bool(report["out_of_memory"]),
-            )
-            self._loop.call_later(_LEAVE, self.kill)
-        else:
-            raise messages.FrameError(f"A frame of unknown kind {kind}.")
+            elif kind == messages.LOAD_FAILED and self._state is WorkerState.LOADING:
+                self._load_failed(frame)
+
+    def _load_failed(self, frame: bytes) -> None:
+        report = messages.decode_control(frame)
+        self._cause = self._cause or LoadFailed(
+            f"Model {self._name} could not be loaded: {report['message']}",
+            detail=str(report["detail"]),
+            out_of_memory=bool(report["out_of_memory"]),
+        )
+        self._loop.call_later(_LEAVE, self.kill)
 
     def _results(self, frame: bytes) -> None:
-        if not self._in_flight:
-            raise messages.FrameError("Results without a batch.")
-        results, metrics = messages.decode_results(frame)
-        batch = self._in_flight[0]
-        if len(results) != len(batch.requests):
-            raise messages.FrameError(f"{len(results)} results for {len(batch.requests)} requests.")
-        self._in_flight.popleft()
+        try:
+            results, metrics = messages.decode_results(frame)
+            if not self._in_flight or len(results) != len(self._in_flight[0].requests):
+                raise messages.FrameError(f"{len(results)} results to no batch of that size")
+        except (messages.FrameError, struct.error, ValueError, TypeError) as error:
+            self._broke_protocol(error)
+            return
+        batch = self._in_flight.popleft()
         if self._in_flight:
             self._head_since = self._loop.time()
         elif self._state is WorkerState.BUSY:
@@ -268,6 +269,9 @@ class LocalWorker:
             self._sink(metrics)
         if self._listener is not None:
             self._listener.batch_done(self, batch, results)
+
+    def _broke_protocol(self, error: Exception) -> None:
+        self._end_for(f"sent what is no answer ({error}) and was killed")
 
     # --- the end ---
 

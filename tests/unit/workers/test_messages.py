@@ -1,0 +1,126 @@
+"""Frames: what goes in comes out, however the stream is cut."""
+
+import itertools
+import socket
+import struct
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
+from mms.request import InferenceRequest, InferenceResponse, Part, Result
+from mms.workers import messages
+
+short = st.binary(max_size=40)
+names = st.text(max_size=10)
+payloads = st.one_of(
+    short, st.integers(8190, 8195).map(lambda size: bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+)
+parts = st.builds(Part, names, names, payloads)
+headers = st.lists(st.tuples(short, short), max_size=4)
+requests = st.builds(
+    InferenceRequest,
+    names,
+    st.just("m"),
+    headers,
+    st.lists(parts, max_size=3),
+    st.just(0.0),
+    st.just(lambda result: None),
+)
+responses = st.builds(
+    InferenceResponse,
+    payloads,
+    st.integers(100, 999),
+    names,
+    st.none() | names,
+    st.lists(st.tuples(names, names), max_size=3),
+)
+errors = st.one_of(
+    st.builds(PredictionFailed, names, st.integers(100, 999)),
+    st.builds(BadInput, names),
+    st.builds(ResponseTooLarge, names),
+)
+
+
+def flat(result: Result) -> tuple[object, ...]:
+    if isinstance(result, MmsError):
+        return type(result), result.message, getattr(result, "code", None)
+    return result.body, result.status, result.reason, result.content_type, list(result.headers)
+
+
+@given(st.lists(requests, min_size=1, max_size=5))
+def test_a_batch_arrives_as_it_was_sent(batch: list[InferenceRequest]) -> None:
+    frame = b"".join(messages.encode_batch(batch))
+    assert messages.kind_of(frame) == messages.BATCH
+    received = messages.decode_batch(frame)
+    assert [(r.id, messages.unpack_headers(r.headers)) for r in received] == [
+        (r.id, [(name.decode("latin-1"), value.decode("latin-1")) for name, value in r.headers]) for r in batch
+    ]
+    assert [[(name, kind, bytes(value)) for name, kind, value in r.parts] for r in received] == [
+        [(part.name, part.content_type, part.value) for part in r.parts] for r in batch
+    ]
+
+
+@given(st.lists(st.one_of(responses, errors), max_size=6), st.binary(max_size=50))
+def test_results_arrive_by_position(results: list[Result], metrics: bytes) -> None:
+    received, lines = messages.decode_results(b"".join(messages.encode_results(results, metrics)))
+    assert list(map(flat, received)) == list(map(flat, results))
+    assert lines == metrics
+
+
+@given(st.lists(st.binary(max_size=30), max_size=6), st.lists(st.integers(1, 17), min_size=1))
+def test_the_splitter_does_not_care_how_the_stream_is_cut(bodies: list[bytes], sizes: list[int]) -> None:
+    frames = [struct.pack("<QB", 9 + len(body), 7) + body for body in bodies]
+    stream = b"".join(frames)
+    splitter = messages.FrameSplitter()
+    received: list[bytes] = []
+    position = 0
+    for size in itertools.cycle(sizes):
+        if position >= len(stream):
+            break
+        received += splitter.feed(stream[position : position + size])
+        position += size
+    assert received == frames
+
+
+@pytest.mark.parametrize("length", [0, 8, 101])
+def test_a_length_that_no_frame_has_is_refused(length: int) -> None:
+    with pytest.raises(messages.FrameError, match=f"{length} bytes"):
+        messages.FrameSplitter(limit=100).feed(struct.pack("<QB", length, 7))
+
+
+@given(st.lists(st.one_of(responses, errors), min_size=1, max_size=3), st.data())
+def test_a_damaged_results_frame_is_refused_or_read_but_never_out_of_bounds(
+    results: list[Result], data: st.DataObject
+) -> None:
+    frame = bytearray(b"".join(messages.encode_results(results)))
+    frame[data.draw(st.integers(9, len(frame) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        received, _ = messages.decode_results(bytes(frame))
+    except (messages.FrameError, ValueError, TypeError, struct.error):
+        return
+    assert sum(len(r.body) for r in received if isinstance(r, InferenceResponse)) <= len(frame)
+
+
+def test_large_payloads_are_not_copied_into_the_frame() -> None:
+    payload = b"p" * 200_000
+    request = InferenceRequest("i", "m", [], [Part("body", "", payload)], 0.0, lambda result: None)
+    assert any(piece is payload for piece in messages.encode_batch([request]))
+    body = b"b" * 200_000
+    assert any(piece is body for piece in messages.encode_results([InferenceResponse(body)]))
+
+
+def test_many_pieces_larger_than_the_socket_buffer_arrive_whole() -> None:
+    ours, theirs = socket.socketpair()
+    results: list[Result] = [InferenceResponse(bytes([i % 256]) * 9000) for i in range(1200)]
+    writer = threading.Thread(
+        target=lambda: (messages.write_all(theirs, messages.encode_results(results)), theirs.close())
+    )
+    writer.start()
+    (frame,) = messages.read_frames(ours)
+    writer.join()
+    ours.close()
+    received, _ = messages.decode_results(frame)
+    assert list(map(flat, received)) == list(map(flat, results))
