@@ -9,6 +9,8 @@ from mms.config.options import API_OPTIONS
 
 _JSON = "application/json"
 _NAME = "Name of the model."
+FURTHER = "x-further-parameters"
+"""Where an operation describes the parameters that the original does not know, in the form of `parameters`."""
 
 Document = dict[str, Any]
 
@@ -59,6 +61,12 @@ def _option(name: str) -> Document:
     option = API_OPTIONS[name]
     unit = f" ({option.unit})" if option.unit else ""
     return _parameter("query", name, f"{option.help}{unit} Default: {option.shown_default}.", option.kind.schema())
+
+
+def _with_further(operation: Document, names: list[str]) -> Document:
+    """The options of `names` that MMS does not have, beside its own parameters: the list of those is compared by scripts."""
+    known = {parameter["name"] for parameter in operation["parameters"]}
+    return {**operation, FURTHER: [_option(name) for name in names if name not in known]}
 
 
 _MODEL_NAME = _parameter("path", "model_name", _NAME, {"type": "string"}, required=True)
@@ -148,8 +156,9 @@ def _register_operation() -> Document:
             "Default: what the manifest says.",
             {"type": "string", "enum": ["python", "python2", "python3"]},
         ),
-        *(_option(name) for name in API_OPTIONS),
+        *(_option(name) for name in ("batch_size", "max_batch_delay", "initial_workers")),
         _query("synchronous", synchronous, "boolean"),
+        *(_option(name) for name in ("response_timeout", "preload_model")),
     ]
     good = {
         "200": _json("Model registered", _STATUS),
@@ -162,7 +171,8 @@ def _register_operation() -> Document:
 def _scale_operation() -> Document:
     parameters = [
         _MODEL_NAME,
-        *(_option(name) for name, option in API_OPTIONS.items() if option.live and name != "initial_workers"),
+        _option("min_worker"),
+        _option("max_worker"),
         _query("number_gpu", "Accepted and without effect.", "integer"),
         _query("synchronous", "Answer when the workers are up, or at once (default).", "boolean"),
         _query("timeout", "Accepted and without effect.", "integer"),
@@ -173,7 +183,9 @@ def _scale_operation() -> Document:
         "210": _json("Some workers are up", _STATUS),
     }
     text = "Scale a model's workers, or change other settings of the running model."
-    return _operation("setAutoScale", text, parameters, _responses(good, "400", "404", "500"))
+    operation = _operation("setAutoScale", text, parameters, _responses(good, "400", "404", "500"))
+    live = [name for name, option in API_OPTIONS.items() if option.live and name != "initial_workers"]
+    return _with_further(operation, live)
 
 
 def management_paths() -> Document:

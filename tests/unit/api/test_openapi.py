@@ -3,8 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from mms.api.openapi import document, inference_paths, management_paths, model_document
+from mms.api.openapi import FURTHER, document, inference_paths, management_paths, model_document
 from mms.config.options import API_OPTIONS
 
 GOLDEN = Path(__file__).parents[2] / "conformance" / "corpus" / "cases" / "open"
@@ -60,7 +61,8 @@ def test_an_options_description_is_that_of_the_table() -> None:
 
 def test_every_option_of_a_model_is_described_where_it_can_be_given():
     def options(path: str, method: str) -> set[str]:
-        return {p["name"] for p in management_paths()[path][method]["parameters"]} & set(API_OPTIONS)
+        operation = management_paths()[path][method]
+        return {p["name"] for p in operation["parameters"] + operation[FURTHER]} & set(API_OPTIONS)
 
     assert options("/models", "post") == set(API_OPTIONS)
     live = {name for name, option in API_OPTIONS.items() if option.live}
@@ -70,7 +72,19 @@ def test_every_option_of_a_model_is_described_where_it_can_be_given():
 @pytest.mark.parametrize("name", API_OPTIONS)
 def test_a_parameters_description_says_unit_and_default(name: str) -> None:
     option = API_OPTIONS[name]
-    parameters = {p["name"]: p for p in management_paths()["/models"]["post"]["parameters"]}
+    operation = management_paths()["/models"]["post"]
+    parameters = {p["name"]: p for p in operation["parameters"] + operation[FURTHER]}
 
     assert option.unit in parameters[name]["description"]
     assert f"Default: {option.shown_default}." in parameters[name]["description"]
+
+
+def test_the_parameters_that_the_original_documents_are_all_that_is_in_its_place() -> None:
+    corpus = yaml.safe_load((GOLDEN / "02-management-routes.yaml").read_text())
+    wanted = next(step["want"]["json"] for step in corpus["steps"] if step["id"] == "documented-query-names")
+    paths = management_paths()
+
+    for route, names in wanted.items():
+        method, path = route.split(" ")
+        found = [p["name"] for p in paths[path][method.lower()]["parameters"] if p["in"] == "query"]
+        assert sorted(found) == names
