@@ -38,7 +38,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE, pad_edge=False, header_style="bold")
+    table = Table(box=SIMPLE, pad_edge=False, show_edge=False, header_style="bold")
     for head in heads:
         table.add_column(head, overflow="fold")
     for row in rows:
@@ -46,7 +46,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     console = Console(width=None if sys.stdout.isatty() else UNBOUNDED, highlight=False)
     with console.capture() as captured:
         console.print(table)
-    for line in captured.get().strip("\n").splitlines():
+    for line in captured.get().splitlines():
         typer.echo(line.rstrip())
 
 
