@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
 
 from mms.records import GenerationSummary, ModelKey, Origin, Registration, RegistrationState
 from mms.store import images
@@ -54,8 +54,16 @@ def settle(tx: Transaction, server_id: str, row: Registration) -> bool:
 
 def count_requests(tx: Transaction, server_id: str, generation: int, seen: Mapping[ModelKey, int]) -> None:
     """Save how many requests each model has seen; outside of the rows' hashes."""
-    for key, requests in seen.items():
-        tx.execute(update(registration).where(*_one(server_id, generation, key)).values(requests_seen=requests))
+    if not seen:
+        return
+    statement = (
+        update(registration)
+        .where(registration.c.server_id == server_id, registration.c.generation == generation)
+        .where(registration.c.name == bindparam("of_name"), registration.c.version == bindparam("of_version"))
+        .values(requests_seen=bindparam("requests"))
+    )
+    values = [{"of_name": key.name, "of_version": key.version, "requests": count} for key, count in seen.items()]
+    tx.execute(statement, values)
 
 
 def summaries(tx: Transaction, server_id: str, begun: set[int], abandoned_below: int) -> tuple[GenerationSummary, ...]:

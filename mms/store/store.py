@@ -111,7 +111,12 @@ class Store:
 
         Raises NotCommitted, OutcomeUnknown, Fenced, IdempotencyMismatch, StillRunning.
         """
-        return await self._call(partial(self._verbs.begin, change))
+        try:
+            return await self._call(partial(self._verbs.begin, change))
+        except asyncio.CancelledError:
+            # It may be durable by now; a repetition under its key, or the next boot, takes it up.
+            self._thread.submit(self._verbs.forsake, change)
+            raise
 
     async def finish(
         self,

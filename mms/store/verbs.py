@@ -53,7 +53,8 @@ class Verbs:
         self._writer = Writer(config.server_id, opened)
         self._opened_uuid = opened.meta.store_uuid if opened.meta else ""
         self._epoch = 0
-        self._working_on: set[int] = set()
+        self._working_on: dict[int, Change] = {}
+        self._requests_saved: dict[ModelKey, int] = {}
         self._retained_at: float | None = None
 
     # --- what is known without asking -------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ class Verbs:
 
         begun = self._durable(work, essential=not change.after.wanted)
         if isinstance(begun, Begun):
-            self._working_on.add(begun.seq)
+            self._working_on[begun.seq] = change
         return begun
 
     def finish(
@@ -156,7 +157,12 @@ class Verbs:
             return None, counted(found)
 
         self._durable(work, essential=True)
-        self._working_on.discard(begun.seq)
+        self._working_on.pop(begun.seq, None)
+
+    def forsake(self, change: Change) -> None:
+        """Whoever asked for the change has gone before it knew its number: nobody works on it."""
+        for seq in [seq for seq, each in self._working_on.items() if each is change]:
+            del self._working_on[seq]
 
     def pending(self) -> list[Begun]:
         """See `Store.pending`."""
@@ -209,12 +215,14 @@ class Verbs:
         if not self._epoch:
             return
         self._writer.check_lock()
+        news = {key: count for key, count in requests_seen.items() if self._requests_saved.get(key) != count}
 
         def work(tx: Transaction) -> None:
             incarnations.beat(tx, self._server, self._epoch, now(tx))
-            snapshot.count_requests(tx, self._server, self.generation, requests_seen)
+            snapshot.count_requests(tx, self._server, self.generation, news)
 
         self._writer.fenced(work)
+        self._requests_saved.update(news)
         if self._writer.ballast is not None:
             self._writer.ballast.renew()
         self._retain()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -128,6 +131,30 @@ async def test_a_request_whose_server_died_runs_again_under_its_key(config: Stor
         assert isinstance(again, Begun)
         await store.finish(again, ChangeOutcome.DONE, {"n": 2})
         assert await store.begin(change(wish(), key="k")) == Replayed(again.seq, {"n": 2})
+
+
+async def test_a_change_whose_caller_was_cancelled_is_worked_on_by_nobody(
+    config: StoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with life(config) as store:
+        running, go_on = threading.Event(), threading.Event()
+        durable = store._verbs._writer.durable
+
+        def held_back(*arguments: Any, **named: Any) -> Any:
+            running.set()
+            assert go_on.wait(10)
+            return durable(*arguments, **named)
+
+        monkeypatch.setattr(store._verbs._writer, "durable", held_back)
+        asked = asyncio.create_task(store.begin(change(wish(), key="k")))
+        assert await asyncio.to_thread(running.wait, 10)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        go_on.set()
+        (left,) = await store.pending()
+        assert left.row.key.name == "magika"
+        assert isinstance(await store.begin(change(wish(), key="k")), Begun)
 
 
 async def test_a_key_of_another_generation_says_nothing_about_this_one(config: StoreConfig) -> None:
