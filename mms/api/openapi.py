@@ -165,7 +165,9 @@ def _register_operation() -> Document:
         "202": _json("Registered; workers are being started", _STATUS),
         "210": _json("Registered; some workers are up", _STATUS),
     }
-    return _operation("registerModel", "Register a model.", parameters, _responses(good, "400", "404", "409", "500"))
+    responses = _responses(good, "400", "404", "409", "500")
+    operation = _operation("registerModel", "Register a model.", parameters, responses)
+    return _with_further(operation, list(API_OPTIONS))
 
 
 def _scale_operation() -> Document:

@@ -256,8 +256,10 @@ class MmsProtocol(HttpToolsProtocol):
             if not self._waiting:
                 self.flow.resume_reading()
                 break
-            self._serving = self._waiting.popleft()
-            self._serving.start()
+            exchange = self._serving = self._waiting.popleft()
+            exchange.start()
+            if not exchange.received:  # its body is still to come
+                self.flow.resume_reading()
         self._advancing = False
 
     def run(self, exchange: AsgiExchange, app: ASGI3Application) -> None:

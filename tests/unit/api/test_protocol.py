@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mms.request import InferenceResponse
@@ -192,6 +192,9 @@ EXPECTED = {WHOLE: (200, b"hello"), CHUNKED: (200, b"abc"), UPGRADE: (200, b"u")
     requests=st.lists(st.sampled_from(list(EXPECTED)), min_size=1, max_size=10),
     cuts=st.lists(st.integers(1, 300), max_size=30),
 )
+@example(
+    requests=[OTHER, OTHER, WHOLE, WHOLE], cuts=[31, 97]
+)  # half a body waits behind a request that is being served
 async def test_however_a_stream_is_cut_the_answers_are_the_same_and_in_order(port, requests, cuts) -> None:
     port.service.reply = lambda request: InferenceResponse(request.parts[-1].value)
     client = await port.connect()
