@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from tests.acceptance.running import RunningServer
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "magika"
+COUNTERS = ("mms_batches_total", "mms_rows_total")
 SAME = 1e-6  # of scores that were computed in the same way
 
 Answer = dict[str, Any]
@@ -144,7 +146,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with RunningServer(tmp_path_factory.mktemp("server"), config={"batching": "strict"}) as server:
         load("build").build(server.models)
         server.start()
-        registration = "/models?url=magika.mar&batch_size=8&max_batch_delay=5000&initial_workers=1"
+        registration = "/models?url=magika.mar&max_batch_delay=5000&initial_workers=1"
         assert server.manage("POST", registration).status_code == 200
         yield server
 
@@ -156,10 +158,19 @@ def ask(server: RunningServer, content: bytes) -> Answer:
     return dict(answer.json())
 
 
+def batches(server: RunningServer) -> tuple[int, int]:
+    """Batches of magika so far, and the requests in them."""
+    metrics = server.manage("GET", "/metrics").text
+    counts = [re.findall(rf'^{name}{{model="magika",.*}} ([\d.]+)$', metrics, re.MULTILINE) for name in COUNTERS]
+    return int(float(counts[0][0])), int(float(counts[1][0]))
+
+
 @pytest.mark.slow
 def test_served_in_full_batches_each_file_gets_the_answer_of_the_package(
     server: RunningServer, folder: Path, expected: dict[str, tuple[Answer, Answer]]
 ) -> None:
+    assert server.manage("PUT", "/models/magika?batch_size=8").status_code == 200
+    before = batches(server)
     names = sorted(expected)
     random.Random(8).shuffle(names)
     with ThreadPoolExecutor(8) as clients:
@@ -168,6 +179,7 @@ def test_served_in_full_batches_each_file_gets_the_answer_of_the_package(
             answers = clients.map(lambda name: ask(server, (folder / name).read_bytes()), batch)
             for name, answer in zip(batch, answers, strict=True):
                 assert same(answer, expected[name][1]), name
+    assert batches(server) == (before[0] + len(names) // 8, before[1] + len(names) // 8 * 8), "all of them were full"
 
 
 @pytest.mark.slow
