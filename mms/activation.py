@@ -35,6 +35,8 @@ class Prepared:
     runtime: str
     settings: ModelSettings
     startup: bool
+    sources: ConfigSources | None = None
+    """The configuration that its settings were resolved from; None where that is the one of the model in service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Said:
 
 
 class Activator:
-    """Prepares models and makes them served ones; holds no model itself."""
+    """Prepares models and makes them served ones; holds no model itself, only which files each was configured by."""
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Activator:
         self._engine = engine
         self._sources = sources
         self._settings = settings
+        self._in_force: dict[str, ConfigSources] = {}  # what each served model was resolved from, by name
         self._gpus = _gpu_ids(settings.number_of_gpu)
         # Loading is CPU-bound: more at once than there are cores only makes each slower.
         self._load_slots = asyncio.Semaphore(load_slots)
@@ -96,12 +99,17 @@ class Activator:
         if archive.error:  # after name and handler, whose absence MMS complains about first
             raise InvalidModel(archive.error)
         key = ModelKey(name, manifest.model_version or "")
-        return Prepared(key, archive, handler, runtime, self.resolve(key, archive, said), said.startup)
+        sources = self._sources.with_model_file(key.name)  # read anew: it may have come with the archive
+        settings = self._resolve(sources, key, archive, said)
+        return Prepared(key, archive, handler, runtime, settings, said.startup, sources)
 
     def resolve(self, key: ModelKey, archive: ModelArchive, said: Said) -> ModelSettings:
-        """The model's settings from all layers, its own file in the model store read anew. Raises InvalidModel."""
+        """The settings of a model in service, from the files as they were read when it came into service."""
+        return self._resolve(self._in_force.get(key.name, self._sources), key, archive, said)
+
+    def _resolve(self, sources: ConfigSources, key: ModelKey, archive: ModelArchive, said: Said) -> ModelSettings:
         return resolve_model(
-            self._sources.with_model_file(key.name),
+            sources,
             key.name,
             overrides=said.overrides,
             manifest_settings=archive.manifest.settings,
@@ -111,6 +119,8 @@ class Activator:
 
     def serve(self, prepared: Prepared) -> ServedModel:
         """A served model with no workers yet; `scale` brings them up."""
+        if prepared.sources is not None:
+            self._in_force[prepared.key.name] = prepared.sources
         settings = prepared.settings
         spec = WorkerSpec(
             model=prepared.key,

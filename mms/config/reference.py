@@ -24,7 +24,8 @@ A model's setting is resolved option by option, and the first of these that spea
 5. the built-in default
 
 `GET /models/{name}/settings` and `mms settings MODEL` show each value with its source and the values that it beat:
-[where a value comes from](configuring.md) goes through an example and says when each source is read. There is no cap: a value from the API counts even where the manifest names another one, and the log then names both.
+[where a value comes from](configuring.md) goes through an example and says when each source is read. There is
+no cap: a value from the API counts even where the manifest names another one, and the log then names both.
 
 In a variable, a model's name is written in upper case, and every character that is not a letter or a digit as `_`:
 `resnet-18.v2` is `RESNET_18_V2`. Two names that become one that way are refused by `mms config check`.

@@ -70,11 +70,10 @@ class ConfigSources:
         ]
 
     def with_model_file(self, model_name: str) -> ConfigSources:
-        """The same with that model's own file read anew: before a registration, as the file may have come with its archive."""
+        """The sources of that model alone, its own file read anew. Raises InvalidModel."""
         if self.model_store is None:
             return self
-        files = dict(self.model_files)
-        files.pop(model_name, None)
+        files: dict[str, Entries] = {}
         file = self.model_store / f"{model_name}{MODEL_FILE_SUFFIX}"
         if _is_model_file(file, self.config_file):
             try:

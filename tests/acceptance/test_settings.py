@@ -111,8 +111,8 @@ def set_manifest(folder: Path, **keys: object) -> None:
 
 
 def test_each_source_shows_through_when_the_stronger_one_is_taken_away(server: RunningServer) -> None:
-    """Two doors are open while the server runs, the API's and (at the next change of that model) its own file's; the
-    environment, config.properties and the archive of a start-up model are read when the server starts.
+    """The API's door is open while the server runs; environment, files and the archive of a start-up model are read when
+    the server starts.
     """
     name = "Echo-v1.0"
     config_file = server.folder / "config.properties"
@@ -170,9 +170,11 @@ def test_each_source_shows_through_when_the_stronger_one_is_taken_away(server: R
     check()
 
     model_file.unlink()
-    check()  # nobody has read it again yet
     change(server, "PUT", f"/models/{name}?max_batch_delay=5")
+    check()  # a change through the API is just that: it reads no file anew
     expected.pop(0)
+    server.kill()
+    server.start()
     check()
 
     set_manifest(archive)
@@ -194,6 +196,31 @@ def test_each_source_shows_through_when_the_stronger_one_is_taken_away(server: R
     check()
     assert command(server, "settings", name, "--explain", "batch_size") == (
         "batch_size of Echo-v1.0 is 1 request, the built-in default; no other source names it.\n"
+    )
+
+
+def test_a_models_own_file_is_read_anew_when_the_model_is_registered(server: RunningServer) -> None:
+    """It may have come with the archive, after the start of the server."""
+    make_model(server.models, "m", BATCH_LENGTH)
+    server.start()
+    change(server, "POST", "/models?url=m")
+    assert shown(server, "m", "batch_size")["source"] == "default"
+    (server.models / "m.properties").write_text("batch_size=4\nmin_workers=1\n")
+    change(server, "PUT", "/models/m?max_batch_delay=5")
+    assert shown(server, "m", "batch_size")["source"] == "default"
+    change(server, "DELETE", "/models/m")
+    change(server, "POST", "/models?url=m")
+
+    assert places(shown(server, "m", "batch_size"))[0] == (4, "config", "model", f"{server.models}/m.properties:1")
+    assert server.predict("m", "0").text == "1"
+    (server.models / "m.properties").write_text("batch_size=many\n")
+    change(server, "PUT", "/models/m?max_batch_delay=6")
+    change(server, "DELETE", "/models/m")
+    refused = server.manage("POST", "/models?url=m")
+    assert refused.status_code == 400
+    assert (
+        f'batch_size must be a whole number from 1 to 65536, not "many" ({server.models}/m.properties:1)'
+        in refused.json()["message"]
     )
 
 
