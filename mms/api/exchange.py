@@ -180,12 +180,11 @@ class AsgiExchange(RequestResponseCycle):
         status = self._status
         body = b"" if bodiless(status) else bytes(self._answer)
         reason = reason_phrase(status)
-        keep = status < 400 and connection.may_keep(self)
+        close = status >= 400 or connection.ending
         wire = connection.site.wire
-        says_close = status >= 400 or connection.draining
-        head = wire.head(status, reason, self._request_id, content_type, len(body), says_close, others)
+        head = wire.head(status, reason, self._request_id, content_type, len(body), close, others)
         self.transport.write(head if self._head.method == b"HEAD" else head + body)
         self.response_complete = True
         self.message_event.set()
         connection.record(self._head, status, self._arrived)
-        connection.answer_written(self, close=not (keep and self._head.keep_alive))
+        connection.answer_written(self, close=close or not self._head.keep_alive)

@@ -134,22 +134,21 @@ class PredictionExchange:
         else:
             status, body = error_answer(result)
             reason, content_type, headers = reason_phrase(status), MIME, ()
-        keep = status < 400 and connection.may_keep(self)
-        says_close = status >= 400 or connection.draining
+        close = status >= 400 or connection.ending
         wire = connection.site.wire
         head_only = self._head.method == b"HEAD"
         if len(body) <= _JOINED and not head_only:
             connection.transport.write(
-                wire.answer(status, reason, self._request_id, content_type, body, says_close, headers)
+                wire.answer(status, reason, self._request_id, content_type, body, close, headers)
             )
         else:
             connection.transport.write(
-                wire.head(status, reason, self._request_id, content_type, len(body), says_close, headers)
+                wire.head(status, reason, self._request_id, content_type, len(body), close, headers)
             )
             if not head_only:
                 connection.transport.write(body)
         connection.record(self._head, status, self._arrived)
-        connection.answer_written(self, close=not (keep and self._head.keep_alive))
+        connection.answer_written(self, close=close or not self._head.keep_alive)
 
     def _refuse(self) -> None:
         self.answered = True

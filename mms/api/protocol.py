@@ -194,6 +194,7 @@ class MmsProtocol(HttpToolsProtocol):
         if reading is not None:
             reading.receive_end()
             if self._lingering and reading.answered:
+                self._refused = True
                 self.transport.close()
 
     # --- exchanges ----------------------------------------------------------------------------------------------------
@@ -268,9 +269,10 @@ class MmsProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
-    def may_keep(self, exchange: Exchange) -> bool:
-        """Whether the connection outlives this answer: not while draining, unless others wait behind it."""
-        return not self.draining or bool(self._waiting)
+    @property
+    def ending(self) -> bool:
+        """Whether the answer that is being written is the connection's last: the port stops, and nothing waits behind it."""
+        return self.draining and not self._waiting
 
     def answer_written(self, exchange: Exchange, *, close: bool) -> None:
         """An exchange is over."""
@@ -298,7 +300,17 @@ class MmsProtocol(HttpToolsProtocol):
         self.site.request_log.record(self._peer, head.method, head.url, head.version.encode(), status, seconds)
 
     def _refuse_message(self, message: str) -> None:
-        """Answer 400 to what is no HTTP, after whatever came before it, and close."""
+        """Answer 400 to what is no HTTP, after the answers that are due before it, and close."""
+        broken, self._reading = self._reading, None
+        if self._lingering:
+            self.transport.close()
+            return
+        if broken is not None:  # the rest of its body will never come
+            broken.disconnect()
+            if broken in self._waiting:
+                self._waiting.remove(broken)
+            elif self._serving is broken:
+                self._serving = None
         self._refused = True
         self._in_head = False
         status, body = error_answer(BadInput(message))

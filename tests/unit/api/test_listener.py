@@ -54,6 +54,23 @@ async def test_after_stop_accepting_what_has_come_is_answered_and_nothing_more_c
     assert await busy.closed()
 
 
+async def test_pipelined_requests_that_have_come_are_all_answered_and_the_last_says_that_it_is(port) -> None:
+    client = await port.connect()
+    slow = b"POST /predictions/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    await client.send(slow + slow)
+    async with asyncio.timeout(5):
+        await port.service.arrived.wait()
+    await port.listener.stop_accepting()
+    port.service.release(b"one")
+    first = await client.answer()
+    port.service.release(b"two")
+    second = await client.answer()
+
+    assert (first.body, first.headers["connection"]) == (b"one", "keep-alive")
+    assert (second.body, second.headers["connection"]) == (b"two", "close")
+    assert await client.closed()
+
+
 async def test_an_answer_that_is_on_its_way_at_the_close_still_leaves(port) -> None:
     client = await port.connect()
     body = b"z" * 3_000_000

@@ -49,6 +49,28 @@ async def test_what_cannot_be_decoded_is_answered_400_and_the_connection_ends(cl
     assert await client.closed()
 
 
+@pytest.mark.parametrize("target", [b"/predictions/noop", b"/models"])
+async def test_a_body_that_breaks_off_into_rubbish_is_refused(open_port, target: bytes) -> None:
+    port = await open_port("both")
+    client = await port.connect()
+    await client.send(b"POST " + target + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    await client.send(b"no number\r\n")
+
+    assert (await client.answer()).status == 400
+    assert await client.closed()
+    assert port.service.requests == []
+
+
+async def test_what_follows_the_last_answer_of_a_connection_is_not_done(client, port) -> None:
+    last = b"POST /predictions/nobody HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    more = b"POST /predictions/noop HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    await client.send(last + more)
+
+    assert (await client.answer()).status == 404
+    assert await client.closed()
+    assert port.service.requests == []
+
+
 async def test_a_refusal_waits_for_the_answers_before_it(client, port) -> None:
     await client.send(b"POST /predictions/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\nrubbish\r\n\r\n")
     async with asyncio.timeout(5):
