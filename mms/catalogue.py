@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mms.inference.registry import ServedModel
-from mms.records import Registration, RegistrationState
+from mms.records import Origin, Registration, RegistrationState
 from mms.wishes import ModelDescription, WorkerDescription
 
 
@@ -58,7 +58,7 @@ def _kept(row: Registration) -> ModelDescription:
         max_workers=row.overrides.get("max_workers", 0),
         batch_size=row.overrides.get("batch_size", 1),
         max_batch_delay=row.overrides.get("max_batch_delay", 100),
-        startup=False,
+        startup=row.origin is Origin.MANIFEST,
         workers=(),
         state=row.state.value,
         last_error=row.last_error,

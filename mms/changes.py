@@ -9,8 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from mms.activation import Activator, Prepared, Said, warn_of_overruled_manifest, with_numbers
+from mms.attempts import Attempts
 from mms.config.resolve import ModelSettings
 from mms.errors import LoadFailed, MmsError, RequestTimedOut
+from mms.failpoints import reached
 from mms.gate import Gate
 from mms.inference.registry import Registry, ServedModel
 from mms.records import Begun, Caller, ChangeOutcome, Operation, Origin, Registration, RegistrationState
@@ -27,10 +29,18 @@ class Changes:
     """
 
     def __init__(
-        self, state: WantedState, gate: Gate, activator: Activator, registry: Registry, *, unregister_timeout: float
+        self,
+        state: WantedState,
+        gate: Gate,
+        activator: Activator,
+        registry: Registry,
+        attempts: Attempts,
+        *,
+        unregister_timeout: float,
     ) -> None:
         self._state = state
         self._gate = gate
+        self._attempts = attempts
         self._activator = activator
         self._registry = registry
         self._unregister_timeout = unregister_timeout
@@ -39,9 +49,21 @@ class Changes:
     # --- into service ------------------------------------------------------------------------------------------------
 
     async def install(
-        self, operation: Operation, row: Registration, prepared: Prepared, caller: Caller, *, synchronous: bool = True
+        self,
+        operation: Operation,
+        row: Registration,
+        prepared: Prepared,
+        caller: Caller,
+        *,
+        synchronous: bool = True,
+        told: ChangeStatus | None = None,
     ) -> ChangeResult:
-        """Serve `prepared` as `row` says. Raises LoadFailed, and then leaves nothing behind; asynchronous ones go on trying."""
+        """Serve `prepared` as `row` says, in place of what is served under its name; that one goes once the new one is there.
+
+        Raises LoadFailed, and then leaves everything as it was; asynchronous ones go on trying. `told` is the answer's
+        status where that of the workers is not what was asked for.
+        """
+        replaced = self._registry.get(row.key.name)
         begun = await self._state.begin(operation, row, caller)
         if isinstance(begun, ChangeResult):
             return begun
@@ -50,14 +72,19 @@ class Changes:
         try:
             status = await self._serve(prepared, synchronous)
         except MmsError as error:
+            reached("register.failed")
             await self._state.compensate(begun, error)
             raise
         except Exception as error:
             await self._state.compensate(begun, LoadFailed("Failed to start workers", detail=repr(error)))
             raise
+        reached("register.published")
+        if replaced is not None:
+            await replaced.drain(self._unregister_timeout)
+            await replaced.close()
         pending = status is ChangeStatus.PROCESSING
         state = RegistrationState.PENDING if pending else RegistrationState.ACTIVE
-        return await self._state.done(begun, ChangeResult(status, row.key.name), state=state)
+        return await self._state.done(begun, ChangeResult(told or status, row.key.name), state=state)
 
     async def _serve(self, prepared: Prepared, synchronous: bool) -> ChangeStatus:
         served = self._activator.serve(prepared)
@@ -67,16 +94,26 @@ class Changes:
             return ChangeStatus.REGISTERED
         if not synchronous:
             self._registry.publish(served)
-            served.scale_soon(settings.min_workers, settings.max_workers)
-            self.watch(served)
+            await self._scale_soon(served)
             return ChangeStatus.PROCESSING
         try:
-            await served.scale(settings.min_workers, settings.max_workers)
+            async with self._attempts.around(prepared.key, prepared.archive.sha256):
+                await served.scale(settings.min_workers, settings.max_workers)
         except BaseException:
             await served.close()
             raise
+        reached("register.loaded")
         self._registry.publish(served)
         return ChangeStatus.SCALED
+
+    async def _scale_soon(self, served: ServedModel) -> None:
+        """Begin to bring the workers to the target, and record later how they fared."""
+        if served.settings.min_workers > 0:
+            await self._attempts.open(served.key, served.archive.sha256)
+        served.scale_soon(served.settings.min_workers, served.settings.max_workers)
+        task = asyncio.create_task(self._settle_when_known(served))
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
 
     # --- while in service --------------------------------------------------------------------------------------------
 
@@ -105,19 +142,27 @@ class Changes:
         changed = [option for option, value in after.overrides.items() if before.get(option) != value]
         warn_of_overruled_manifest(name, settings, changed)
         served.configure(settings)
+        reached("update.configured")
         if not scale:
             return await self._state.done(begun, result)
         if not synchronous:
-            served.scale_soon(settings.min_workers, settings.max_workers)
-            self.watch(served)
+            await self._scale_soon(served)
             return await self._state.done(begun, result)
         try:
-            await served.scale(settings.min_workers, settings.max_workers)
+            async with self._attempts.around(served.key, served.archive.sha256):
+                await served.scale(settings.min_workers, settings.max_workers)
         except LoadFailed as error:
             kept = replace(begun.row, state=RegistrationState.FAILED, last_error=error.detail or error.message)
             await self._state.finish(begun, ChangeOutcome.DONE, ChangeResult.failure(error), kept)
             raise
         return await self._state.done(begun, ChangeResult(ChangeStatus.SCALED, name), state=RegistrationState.ACTIVE)
+
+    async def note(
+        self, operation: Operation, after: Registration, caller: Caller, result: ChangeResult
+    ) -> ChangeResult:
+        """Change what is wanted of a model that is kept but not in service: it counts once the model is tried again."""
+        begun = await self._state.begin(operation, after, caller)
+        return begun if isinstance(begun, ChangeResult) else await self._state.done(begun, result)
 
     def resolve(self, served: ServedModel, overrides: Mapping[str, Any]) -> ModelSettings:
         """The settings of a served model under these overrides."""
@@ -139,10 +184,12 @@ class Changes:
         if isinstance(begun, ChangeResult):
             return begun
         self._registry.withdraw(name)
+        reached("unregister.withdrawn")
         if served is not None and not await served.drain(self._unregister_timeout):
             return await self._removal_timed_out(begun, served, row)
         if served is not None:
             await served.close()
+        reached("unregister.closed")
         logger.info("Model %s unregistered.", name)
         return await self._state.done(begun, ChangeResult(ChangeStatus.UNREGISTERED, name))
 
@@ -161,14 +208,10 @@ class Changes:
 
     # --- what is found out later -------------------------------------------------------------------------------------
 
-    def watch(self, served: ServedModel) -> None:
-        """Record how workers fare that come up after the answer."""
-        task = asyncio.create_task(self._settle_when_known(served))
-        self._watching.add(task)
-        task.add_done_callback(self._watching.discard)
-
     async def _settle_when_known(self, served: ServedModel) -> None:
         error = await served.first_outcome()
+        if served.settings.min_workers > 0:
+            await self._attempts.close(served.key)
         name = served.key.name
         async with self._gate.lock(name):
             row = self._state.rows.get(name)

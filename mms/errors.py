@@ -5,7 +5,12 @@
 
 
 class MmsError(Exception):
-    """Base of all: `message` is one line, fit to be shown to the user as it is."""
+    """Base of all: `message` is one line, fit to be shown to the user as it is.
+
+    `replayed` is True where it is the stored answer to an earlier request with the same Idempotency-Key.
+    """
+
+    replayed = False
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

@@ -32,6 +32,11 @@ class Gate:
         """Refuse changes from now on, for `reason`."""
         self._closed = reason
 
+    async def pause(self, reason: str) -> None:
+        """Refuse changes from now on, for `reason`, and wait until those in flight are settled."""
+        self.close(reason)
+        await self._idle.wait()
+
     def check(self) -> None:
         """Raise ServerStopping or ManagementReadOnly where no change may pass."""
         if self._stopping:

@@ -7,16 +7,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import mms
 from mms.activation import Activator, Prepared, Said
 from mms.catalogue import describe
 from mms.changes import Changes, untouched_row
 from mms.config.provenance import numbered
 from mms.config.resolve import Explained
 from mms.errors import BadInput, ModelConflict, ModelNotFound
+from mms.export import Export, exported_model
 from mms.gate import Gate
 from mms.inference.registry import Registry, ServedModel
 from mms.records import Caller, Operation, Origin, Registration, RegistrationState
-from mms.restore import RestoreStep, StepKind, restore_plan
+from mms.restoring import Restored, Restorer
 from mms.store.store import Store
 from mms.wanted import WantedState
 from mms.wishes import ChangeResult, ChangeStatus, ModelDescription, RegisterModel, UpdateModel
@@ -45,6 +47,7 @@ class ModelManager:
         self._registry = registry
         self._changes = changes
         self._store = store
+        self._restorer = Restorer(state, gate, registry, changes, store, self._prepare_row)
         self._startup_urls: Mapping[str, str] = {}
 
     def know_startup_models(self, urls: Mapping[str, str]) -> None:
@@ -108,10 +111,16 @@ class ModelManager:
 
         async def verb() -> ChangeResult:
             row = self._row(wish.name)
+            after = replace(row, overrides={**row.overrides, **overrides})
+            served = self._registry.get(wish.name)
+            if served is None:
+                return await self._changes.note(
+                    Operation.UPDATE, after, caller, ChangeResult(ChangeStatus.UPDATED, wish.name)
+                )
             return await self._changes.reconfigure(
                 Operation.UPDATE,
-                self._served(wish.name),
-                replace(row, overrides={**row.overrides, **overrides}),
+                served,
+                after,
                 caller,
                 ChangeResult(status, wish.name),
                 scale=wish.scale,
@@ -124,18 +133,21 @@ class ModelManager:
         """Take one override back; the next source shows through. Raises ModelNotFound, BadInput (no such override)."""
 
         async def verb() -> ChangeResult:
-            served, row = self._served(name), self._row(name)
+            row, served = self._row(name), self._registry.get(name)
             if option not in row.overrides:
                 raise BadInput(
                     f"Model {name} has no override of {option}; GET /models/{name}/settings shows what it has."
                 )
             rest = {key: value for key, value in row.overrides.items() if key != option}
+            after, removed = replace(row, overrides=rest), ChangeResult(ChangeStatus.OVERRIDE_REMOVED, name, option)
+            if served is None:
+                return await self._changes.note(Operation.REMOVE_OVERRIDE, after, caller, removed)
             return await self._changes.reconfigure(
                 Operation.REMOVE_OVERRIDE,
                 served,
-                replace(row, overrides=rest),
+                after,
                 caller,
-                ChangeResult(ChangeStatus.OVERRIDE_REMOVED, name, option),
+                removed,
                 scale=option in ("min_workers", "max_workers"),
             )
 
@@ -152,8 +164,8 @@ class ModelManager:
                 raise BadInput(f"Model {name} is not quarantined; its state is {row.state.value}.")
             cleared = replace(row, state=RegistrationState.PENDING, charges=0, last_error="")
             prepared = await self._prepare_row(cleared)
-            await self._changes.install(Operation.CLEAR_QUARANTINE, cleared, prepared, caller)
-            return ChangeResult(ChangeStatus.QUARANTINE_CLEARED, name)
+            told = ChangeStatus.QUARANTINE_CLEARED
+            return await self._changes.install(Operation.CLEAR_QUARANTINE, cleared, prepared, caller, told=told)
 
         return await self._change(name, caller, verb)
 
@@ -169,50 +181,35 @@ class ModelManager:
         archive = await self._activator.open(url)
         return self._activator.prepare(archive, Said(name, overrides=row.overrides, startup=True))
 
-    # --- restore -----------------------------------------------------------------------------------------------------
+    # --- restore and export ------------------------------------------------------------------------------------------
 
-    async def plan_restore(self, **point: Any) -> list[RestoreStep]:
-        """What would change: `seq`, `generation` or `before` name the point to go back to. Raises BadInput."""
-        return restore_plan(self._state.rows, await self._store.snapshot_at(**point))
+    async def restore(self, caller: Caller, *, dry_run: bool = False, **point: Any) -> Restored:
+        """Go back to `seq`, `generation` or `before`. Raises BadInput, NotCommitted; failed steps are told in the answer."""
+        return await self._restorer.restore(caller, dry_run=dry_run, **point)
 
-    async def take(self, step: RestoreStep, caller: Caller) -> ChangeResult:
-        """One step of a restore, as an ordinary change of its own journal entry. Raises as the change does."""
-        return await self._change(step.after.key.name, caller, lambda: self._take(step, caller))
-
-    async def _take(self, step: RestoreStep, caller: Caller) -> ChangeResult:
-        name = step.after.key.name
-        if step.kind is StepKind.UNREGISTER:
-            return await self._changes.remove(Operation.RESTORE, self._row(name), caller)
-        served = self._registry.get(name)
-        if step.kind is StepKind.REGISTER or served is None:
-            prepared = await self._prepare_row(step.after)
-            if served is not None:  # another archive under the same name takes its place
-                await self._changes.remove(Operation.RESTORE, self._row(name), replace(caller, idempotency_key=None))
-            return await self._changes.install(Operation.RESTORE, step.after, prepared, caller)
-        return await self._changes.reconfigure(
-            Operation.RESTORE,
-            served,
-            step.after,
-            caller,
-            ChangeResult(ChangeStatus.UPDATED, name),
-            scale=step.kind is StepKind.SCALE,
-            synchronous=True,
+    def export(self) -> Export:
+        """What is wanted now, model by model, with the settings in force."""
+        rows = {name: row for name, row in self._state.rows.items() if row.wanted}
+        models = (
+            exported_model(self._registry.get(name), rows.get(name), self._startup_urls.get(name))
+            for name in sorted({*self._registry.names(), *rows})
         )
+        return Export(self._store.generation, self._store.last_seq, mms.__version__, tuple(models))
 
     # --- reading, from memory ----------------------------------------------------------------------------------------
 
     def describe(self, name: str) -> ModelDescription:
         """One model, in service or kept out of it. Raises ModelNotFound."""
-        described = describe(self._registry.get(name), self._state.rows.get(name))
+        described = describe(self._registry.get(name), self._known_row(name))
         if described is None:
             raise ModelNotFound(f"Model not found: {name}")
         return described
 
     def list_models(self) -> list[ModelDescription]:
         """Every model, by name."""
-        rows = self._state.rows
-        names = {*self._registry.names(), *(name for name, row in rows.items() if row.wanted)}
-        found = (describe(self._registry.get(name), rows.get(name)) for name in sorted(names))
+        wanted = (name for name, row in self._state.rows.items() if row.wanted)
+        names = {*self._registry.names(), *self._registry.held_names(), *wanted}
+        found = (describe(self._registry.get(name), self._known_row(name)) for name in sorted(names))
         return [description for description in found if description is not None]
 
     async def explain(self, name: str) -> Mapping[str, Explained]:
@@ -229,10 +226,18 @@ class ModelManager:
 
     def _row(self, name: str) -> Registration:
         """The wanted row of a model; a start-up model gets one at the operator's first word about it."""
-        row = self._state.rows.get(name)
+        row = self._known_row(name)
         served = self._registry.get(name)
         if row is None and served is not None:
             row = untouched_row(served)
         if row is None or not row.wanted:
             raise ModelNotFound(f"Model not found: {name}")
         return row
+
+    def _known_row(self, name: str) -> Registration | None:
+        """The stored row, else one for a start-up model that nobody touched and that is kept out of service."""
+        held = self._registry.held(name)
+        if name in self._state.rows or held is None:
+            return self._state.rows.get(name)
+        url = self._startup_urls.get(name, "")
+        return Registration(key=held, origin=Origin.MANIFEST, state=RegistrationState.PENDING, url=url)

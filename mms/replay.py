@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mms.activation import Activator, Prepared, Said, warn_of_overruled_manifest, with_numbers
 from mms.archive.model_archive import ModelArchive
-from mms.errors import ChangedArchive, LoadFailed, MissingArchive, MmsError, NotCommitted, OutcomeUnknown
+from mms.attempts import Attempts
+from mms.errors import ChangedArchive, LoadFailed, MissingArchive, MmsError
+from mms.failpoints import reached
 from mms.inference.registry import Registry, ServedModel
 from mms.records import (
     Begun,
@@ -24,8 +25,7 @@ from mms.records import (
     RegistrationState,
     ReplayOutcome,
 )
-from mms.recovery.plan import Charge, Plan, PlanItem
-from mms.store.store import Store
+from mms.recovery.plan import SAFE_MODE, Charge, Plan, PlanItem
 from mms.wanted import WantedState
 from mms.wishes import ChangeResult, ChangeStatus, ModelRecovery
 
@@ -44,19 +44,20 @@ class Replay:
         state: WantedState,
         activator: Activator,
         registry: Registry,
-        store: Store,
+        attempts: Attempts,
         parallel: int,
         quarantine_after: int,
         replay_wait: float,
     ) -> None:
         self._plan = plan
+        self._items = list(plan.items)
         self._opened = opened
         self._pending = {begun.row.key.name: begun for begun in pending}  # by seq: the last word of each name
         self._superseded = [begun for begun in pending if self._pending[begun.row.key.name] is not begun]
         self._state = state
         self._activator = activator
         self._registry = registry
-        self._store = store
+        self._attempts = attempts
         self._parallel = parallel
         self._replay_wait = replay_wait
         self._waiting: deque[int] = deque()  # positions in the plan, the next one first
@@ -69,24 +70,62 @@ class Replay:
             logger.info("%s", note)
         for charge in self._plan.charges:
             await self._charge_for_dead_server(charge)
-        for item in self._plan.items:
+        for item in self._items:
+            if item.outcome is ReplayOutcome.FAILED:
+                logger.warning("Failed to load model: %s: %s", item.url, item.error)
+        await self._bring_up_all()
+        left_out = {item.key.name for item in self._items if _left_out(item)}
+        # What is still pending is of models that this boot had no reason to load (a tombstone, say); of those that safe
+        # mode leaves out, the outcome is still to be seen.
+        await self._close_pending(self._superseded)
+        await self._close_pending([begun for name, begun in self._pending.items() if name not in left_out])
+        self._pending = {name: begun for name, begun in self._pending.items() if name in left_out}
+
+    async def resume(self) -> None:
+        """Leave safe mode: load what it left out, as it is wanted by now."""
+        for position, item in enumerate(self._items):
+            if _left_out(item):
+                again = self._again(item)
+                self._items[position] = again
+                self.report[position] = ModelRecovery(again.key, again.origin, again.outcome, error=again.error)
+        await self._bring_up_all()
+        await self._close_pending(self._pending.values())
+        self._pending = {}
+
+    def _again(self, item: PlanItem) -> PlanItem:
+        """An item that safe mode left out, with what the operator said since then."""
+        row = self._state.rows.get(item.key.name, item.registration)
+        if row is not None and not row.wanted:
+            return replace(item, outcome=ReplayOutcome.SKIPPED, error=f"unregistered (journal entry {row.seq})")
+        if row is not None:
+            item = replace(item, key=row.key, origin=row.origin, overrides=row.overrides, registration=row)
+            if row.origin is Origin.API:
+                item = replace(item, url=row.url, sha256=row.sha256)
+        if self._registry.get(item.key.name) is not None:
+            return replace(item, outcome=ReplayOutcome.ACTIVE, error="")
+        return replace(item, outcome=ReplayOutcome.PENDING, error="")
+
+    async def _bring_up_all(self) -> None:
+        """Every item that is pending: the first wave in parallel, each later one by itself."""
+        for item in self._items:
             if item.outcome is ReplayOutcome.PENDING:
                 self._registry.expect(item.key, wait=self._replay_wait, on_wanted=self._prefer)
             elif item.outcome is ReplayOutcome.QUARANTINED:
                 self._registry.hold(item.key, f"Model {item.key.name} is quarantined: {item.error}")
-            elif item.outcome is ReplayOutcome.FAILED:
-                logger.warning("Failed to load model: %s: %s", item.url, item.error)
-        for wave in sorted({item.wave for item in self._plan.items}):
+            elif _left_out(item):
+                self._registry.hold(item.key, f"Model {item.key.name} is not loaded: the server is in safe mode.")
+        for wave in sorted({item.wave for item in self._items}):
             self._waiting.extend(
                 position
-                for position, item in enumerate(self._plan.items)
+                for position, item in enumerate(self._items)
                 if item.wave == wave and item.outcome is ReplayOutcome.PENDING
             )
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._parallel, len(self._waiting))):
                     group.create_task(self._work_off())
-        # What is still pending is of models that this boot had no reason to load (a tombstone, say).
-        for begun in (*self._superseded, *self._pending.values()):
+
+    async def _close_pending(self, pending: Iterable[Begun]) -> None:
+        for begun in pending:
             row = self._state.rows.get(begun.row.key.name, begun.row)
             await self._state.finish(begun, ChangeOutcome.DONE, _no_answer(begun), row)
 
@@ -97,7 +136,7 @@ class Replay:
     def _prefer(self, key: ModelKey) -> None:
         """Somebody waits for this model: it is next."""
         for position in self._waiting:
-            if self._plan.items[position].key == key:
+            if self._items[position].key == key:
                 self._waiting.remove(position)
                 self._waiting.appendleft(position)
                 return
@@ -105,12 +144,13 @@ class Replay:
     async def _work_off(self) -> None:
         while self._waiting:
             position = self._waiting.popleft()
-            await self._bring_up(position, self._plan.items[position])
+            await self._bring_up(position, self._items[position])
 
     async def _bring_up(self, position: int, item: PlanItem) -> None:
         started = time.monotonic()
         outcome, error = await self._activate(item)
         seconds = round(time.monotonic() - started, 3)
+        self._items[position] = replace(item, outcome=outcome, error=error)
         self.report[position] = ModelRecovery(item.key, item.origin, outcome, seconds, error)
         if outcome is ReplayOutcome.ACTIVE:
             logger.info("Model %s is active (%.3f s).", item.key.name, seconds)
@@ -136,31 +176,15 @@ class Replay:
             await self._settle_success(item, prepared)
             return ReplayOutcome.ACTIVE, ""
         try:
-            async with self._attempt(item.key, prepared.archive.sha256):
+            async with self._attempts.around(item.key, prepared.archive.sha256):
+                reached("replay.before_load")
                 await served.scale(settings.min_workers, settings.max_workers)
+                reached("replay.loaded")
         except LoadFailed as error:
             outcome = await self._load_failed(item, prepared, served, error)
             return outcome, error.detail or error.message
         await self._settle_success(item, prepared)
         return ReplayOutcome.ACTIVE, ""
-
-    @asynccontextmanager
-    async def _attempt(self, key: ModelKey, sha256: str) -> AsyncIterator[None]:
-        """Committed before the load and closed after it: what is open when the server dies is what may have killed it.
-
-        A store that is away now must not keep models from coming back: they then load without this guard.
-        """
-        try:
-            await self._store.open_attempts([(key, sha256)])
-        except (NotCommitted, OutcomeUnknown) as lost:
-            logger.warning("The attempt to load %s is not recorded: %s", key.name, lost.message)
-        try:
-            yield
-        finally:
-            try:
-                await self._store.close_attempts([key])
-            except (NotCommitted, OutcomeUnknown) as lost:
-                logger.warning("The end of the attempt to load %s is not recorded: %s", key.name, lost.message)
 
     def _current(self, item: PlanItem) -> Registration | None:
         """The item's row as it is now: a charge may have changed it, or made it, since the plan."""
@@ -212,7 +236,7 @@ class Replay:
             key=item.key, origin=Origin.MANIFEST, state=RegistrationState.ACTIVE, sha256=prepared.archive.sha256
         )
         failed = replace(row, state=RegistrationState.FAILED, last_error=text)
-        if item.key.name in self._pending and self._pending_operation(item.key) is Operation.REGISTER:
+        if self._may_be_compensated(row):
             self._registry.withdraw(item.key.name)
             await served.close()
             await self._conclude(row, failed, error)
@@ -242,28 +266,39 @@ class Replay:
             replace(row, state=state, sha256=charge.sha256, charges=charge.charges, last_error=charge.error)
         )
 
-    def _pending_operation(self, key: ModelKey) -> Operation:
-        return self._pending[key.name].operation
+    def _may_be_compensated(self, row: Registration) -> bool:
+        """A registration that its server never finished, and that nothing was charged with since: a charge is its end."""
+        begun = self._pending.get(row.key.name)
+        return begun is not None and begun.operation is Operation.REGISTER and begun.seq == row.seq
 
     async def _conclude(self, before: Registration, after: Registration, error: MmsError | None) -> None:
         """Record an outcome: as the end of the change that a dead server left pending, else on the row alone."""
+        compensate = error is not None and self._may_be_compensated(before)
         begun = self._pending.pop(before.key.name, None)
         if begun is None:
             if after != before:
                 await self._state.settle(after)
             return
-        if error is not None and begun.operation is Operation.REGISTER:
+        if compensate and error is not None:
             await self._state.compensate(begun, error)
             return
-        response = (
-            ChangeResult(ChangeStatus.SCALED, before.key.name).as_response()
-            if error is None
-            else ChangeResult.failure(error)
-        )
+        response = ChangeResult.failure(error) if error is not None else _answer(begun, ChangeStatus.SCALED)
         await self._state.finish(begun, ChangeOutcome.DONE, response, after)
 
 
 def _no_answer(begun: Begun) -> Mapping[str, str]:
     """The stored answer of a change whose server died: that it holds is all that is known."""
-    status = ChangeStatus.UNREGISTERED if begun.operation is Operation.UNREGISTER else ChangeStatus.UPDATED
-    return ChangeResult(status, begun.row.key.name).as_response()
+    return _answer(begun, ChangeStatus.UPDATED)
+
+
+def _answer(begun: Begun, other: ChangeStatus) -> Mapping[str, str]:
+    known = {
+        Operation.UNREGISTER: ChangeStatus.UNREGISTERED,
+        Operation.CLEAR_QUARANTINE: ChangeStatus.QUARANTINE_CLEARED,
+    }
+    return ChangeResult(known.get(begun.operation, other), begun.row.key.name).as_response()
+
+
+def _left_out(item: PlanItem) -> bool:
+    """Not loaded for no other reason than safe mode."""
+    return item.outcome is ReplayOutcome.SKIPPED and item.error == SAFE_MODE

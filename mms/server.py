@@ -16,11 +16,13 @@ from mms.api.apps import Listeners
 from mms.api.served import ServedModels
 from mms.archive.download import DownloadLimits
 from mms.archive.model_archive import ArchiveStore, ModelArchive
+from mms.attempts import Attempts
 from mms.changes import Changes
 from mms.config.machine import available_cores
 from mms.config.resolve import ServerSettings
 from mms.config.sources import ConfigSources
 from mms.errors import NotCommitted, OutcomeUnknown, StoreDamaged, StoreUnreachable
+from mms.failpoints import reached
 from mms.gate import Gate
 from mms.identity import process_identity
 from mms.inference.registry import Registry
@@ -30,6 +32,7 @@ from mms.records import BootDecision, BootFacts, BootOptions, IncarnationState, 
 from mms.recovery.decision import decide
 from mms.recovery.plan import make_plan
 from mms.replay import Replay
+from mms.safe_mode import SafeMode
 from mms.startup import name_startup_models, refuse_repeated_names
 from mms.status import ServerStatus
 from mms.store.absent import AbsentStore
@@ -78,6 +81,8 @@ class Server:
         self._state = WantedState(store)
         self._gate = Gate()
         self._status = ServerStatus(store, self._registry)
+        self._attempts = Attempts(store)
+        self._safe_mode = SafeMode(self._gate, self._status, self._enter_running)
         self._stop = asyncio.Event()
         self._stop_reason = ""
         self._running = False  # True once the store knows that the boot has finished
@@ -124,6 +129,7 @@ class Server:
 
     async def _claim(self) -> None:
         """Decide and take the store: from here on a crash of this process is visible to the next boot."""
+        reached("boot.before_claim")
         incarnation, self._decision, self._facts = await self._store.claim(
             partial(decide, options=self._options), process_identity(), self._options.flags
         )
@@ -154,6 +160,7 @@ class Server:
             self._gate,
             self._activator,
             self._registry,
+            self._attempts,
             unregister_timeout=settings.unregister_model_timeout,
         )
         self._manager = ModelManager(
@@ -167,6 +174,7 @@ class Server:
             inference=self._inference,
             models=ServedModels(self._registry),
             store=self._store,
+            resume=self._safe_mode.resume,
             access_log=self._logs.access,
             metrics_log=self._logs.metrics,
             metrics=Telemetry(
@@ -179,14 +187,21 @@ class Server:
 
     async def _boot(self) -> None:
         """Ports first: live at once, not ready; then the plan; then ready."""
+        reached("boot.claimed")
         await self._sweep()
+        reached("boot.swept")
         await self._engine.open()
         await self._listeners.start()
+        reached("boot.listening")
         replay = await self._plan()
         self._status.replaying(replay)
+        reached("boot.planned")
         await replay.run()
-        if not self._decision.safe_mode:  # which goes on counting as a boot that did not finish
-            self._running = await self._enter(IncarnationState.RUNNING)
+        reached("boot.replayed")
+        if self._status.safe_mode:  # which goes on counting as a boot that did not finish
+            self._safe_mode.begin(replay)
+        else:
+            await self._enter_running()
         self._gate.open()
         self._status.complete()
         logger.info("Ready after %.3f s.", self._status.recovered_in)
@@ -218,7 +233,7 @@ class Server:
             state=self._state,
             activator=self._activator,
             registry=self._registry,
-            store=self._store,
+            attempts=self._attempts,
             parallel=2 * self._cores,
             quarantine_after=self._settings.quarantine_after,
             replay_wait=self._settings.replay_wait,
@@ -233,6 +248,11 @@ class Server:
             return False
         return True
 
+    async def _enter_running(self) -> bool:
+        """The boot has finished."""
+        self._running = await self._enter(IncarnationState.RUNNING)
+        return self._running
+
     # --- while running -----------------------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
@@ -241,8 +261,8 @@ class Server:
             await asyncio.sleep(self._settings.heartbeat_interval)
             await self._store.heartbeat({served.key: served.requests_seen for served in self._registry})
             await self._state.flush()
-            if not self._running and not self._decision.safe_mode:
-                self._running = await self._enter(IncarnationState.RUNNING)
+            if not self._running and not self._status.safe_mode:
+                await self._enter_running()
             if self._store.health is StoreHealth.FENCED:
                 logger.error("Another server has taken the store: management is closed, this server drains and ends.")
                 self._gate.close("Another server has taken the store; this one is ending.")
@@ -260,6 +280,7 @@ class Server:
             await boot
         await self._end_boot()
         await self._listeners.close()
+        await self._registry.close()  # else the pools would replace the workers that the engine ends
         await self._engine.close()
         await self._store.close()
         return EXIT_CLEAN
@@ -274,10 +295,15 @@ class Server:
     async def _shut_down(self) -> int:
         """Not ready, stop accepting, drain, stop workers, and last of all the clean mark."""
         logger.info("Stopping (%s).", self._stop_reason)
+        reached("stop.begun")
         fenced = self._store.health is StoreHealth.FENCED
         self._status.stopping()
+        await self._safe_mode.close()
         settled = await self._drain()
+        reached("stop.drained")
+        await self._registry.close()  # else the pools would replace the workers that the engine ends
         await self._engine.close()
+        reached("stop.workers_gone")
         left = self._state.api_registrations
         clean = (
             settled
@@ -287,6 +313,7 @@ class Server:
         )
         if not self._running:
             await self._end_boot()
+        reached("stop.marked")
         if clean and left:
             logger.warning("%d API registrations will not return without --recover.", len(left))
         await self._store.close()

@@ -21,7 +21,10 @@ _FAILED = (
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """This boot's decision and what came of it; `previous` is the incarnation before this one, or None; `seconds` since the claim."""
+    """This boot's decision and what came of it; `previous` is the incarnation before this one, or None; `seconds` since the claim.
+
+    `safe_mode` is True as long as it lasts.
+    """
 
     decision: BootDecision
     incarnation: Incarnation
@@ -29,6 +32,7 @@ class RecoveryReport:
     complete: bool
     seconds: float
     models: tuple[ModelRecovery, ...]
+    safe_mode: bool = False
 
 
 class ServerStatus:
@@ -44,10 +48,12 @@ class ServerStatus:
         self._claimed = 0.0
         self._completed: float | None = None
         self._stopping = False
+        self.safe_mode = False
 
     def claimed(self, incarnation: Incarnation, decision: BootDecision, previous: Incarnation | None) -> None:
         """The store is this life's."""
         self._incarnation, self._decision, self._previous = incarnation, decision, previous
+        self.safe_mode = decision.safe_mode
         self._claimed = time.monotonic()
 
     def replaying(self, replay: Replay) -> None:
@@ -57,6 +63,11 @@ class ServerStatus:
     def complete(self) -> None:
         """Every model of the plan has had its first outcome."""
         self._completed = time.monotonic()
+
+    def resuming(self) -> None:
+        """Safe mode is over: what it left out is being loaded."""
+        self.safe_mode, self._completed = False, None
+        self._claimed = time.monotonic()
 
     def stopping(self) -> None:
         """Not ready any more."""
@@ -79,6 +90,7 @@ class ServerStatus:
             self._completed is not None,
             round(self.recovered_in, 3),
             models,
+            self.safe_mode,
         )
 
     def readiness(self) -> Readiness:
@@ -89,7 +101,7 @@ class ServerStatus:
             return Readiness(False, "stopping", degraded, store.value)
         if self._completed is None:
             return Readiness(False, "recovering", degraded, store.value)
-        if self._decision is not None and self._decision.safe_mode:
+        if self.safe_mode:
             reason = "safe mode: several boots in a row crashed; `mms recovery resume` loads the models"
             return Readiness(False, reason, degraded, store.value)
         if store is StoreHealth.FENCED:

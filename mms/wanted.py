@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mms.errors import MmsError, NotCommitted, OutcomeUnknown
+from mms.failpoints import reached
 from mms.override_numbers import read_off, set_by
 from mms.records import (
     Begun,
@@ -44,6 +45,7 @@ class WantedState:
         self.rows: dict[str, Registration] = {}
         self.override_seqs: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._store = store
+        self._other_versions: dict[int, Registration] = {}  # by change: the row of its name, of another version
         self._unsettled = Unsettled(store)
 
     def adopt(self, snapshot: Sequence[Registration]) -> None:
@@ -62,10 +64,15 @@ class WantedState:
 
     async def begin(self, operation: Operation, row: Registration, caller: Caller) -> Begun | ChangeResult:
         """First transaction; from here on the change is durable. A repeated request gets its stored answer (or raises it)."""
+        reached("change.checked")
         begun = await self._store.begin(Change(operation, row, caller))
         if isinstance(begun, Replayed):
             return ChangeResult.from_response(begun.response)
+        reached("change.begun")
         name = row.key.name
+        before = self.rows.get(name)
+        if before is not None and before.key != begun.row.key:
+            self._other_versions[begun.seq] = before
         self.rows[name] = begun.row
         self.override_seqs[name] = set_by(begun.seq, operation, begun.before, begun.row, self.override_seqs[name])
         return begun
@@ -74,16 +81,19 @@ class WantedState:
         """Record that a change was applied, with its answer; `state` where that makes the row active or leaves it pending."""
         row = begun.row if state is None else replace(begun.row, state=state, last_error="", charges=0)
         await self.finish(begun, ChangeOutcome.DONE, result.as_response(), row)
+        self._other_versions.pop(begun.seq, None)
+        reached("change.answering")
         return result
 
     async def compensate(self, begun: Begun, error: MmsError) -> None:
         """The change failed: put its row back durably before anyone is told."""
         name = begun.row.key.name
         self.override_seqs.pop(name, None)
-        if begun.before is None:
+        before = begun.before or self._other_versions.pop(begun.seq, None)
+        if before is None:
             self.rows.pop(name, None)
         else:
-            self.rows[name] = begun.before
+            self.rows[name] = before
         try:
             await self._store.finish(begun, ChangeOutcome.FAILED, ChangeResult.failure(error))
         except NotCommitted as lost:

@@ -71,7 +71,9 @@ class ChangeResult:
         """The result behind a stored answer; raises the stored error where the change had failed."""
         if "error" in response:
             extra = {k: v for k, v in response.items() if k not in ("error", "message")}
-            raise getattr(errors, response["error"])(response["message"], **extra)
+            stored: MmsError = getattr(errors, response["error"])(response["message"], **extra)
+            stored.replayed = True
+            raise stored
         return ChangeResult(ChangeStatus(response["status"]), response["model"], response.get("option", ""), True)
 
 

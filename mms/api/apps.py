@@ -12,7 +12,7 @@ from mms.api import openapi
 from mms.api.access_log import LogSink, RequestLog
 from mms.api.inference import Described, InferenceRoutes, Preflight, Slashes
 from mms.api.listener import Listener
-from mms.api.management import Metrics, management_app
+from mms.api.management import Metrics, Resume, management_app
 from mms.api.ports import Journal, Manager, Models, PredictionService, Status
 from mms.api.request_ids import RequestIds
 from mms.api.routes import Router
@@ -33,6 +33,7 @@ class Listeners:
         inference: PredictionService,
         models: Models,
         store: Journal,
+        resume: Resume | None = None,
         access_log: LogSink | None = None,
         metrics_log: LogSink | None = None,
         metrics: Metrics | None = None,
@@ -47,7 +48,7 @@ class Listeners:
             limit = settings.model_defaults.max_request_size
             return Site(inference, models, router, wire, request_ids, self.request_log, limit)
 
-        management = Preflight(cors, management_app(manager, status, store, metrics))
+        management = Preflight(cors, management_app(manager, status, store, metrics, resume))
         paths = openapi.inference_paths()
         if single:
             paths |= openapi.management_paths()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from mms.api import parameters, views
 from mms.api.errors import METHOD_NOT_ALLOWED, RESOURCE_NOT_FOUND, error_answer
 from mms.api.json_text import MIME, json_text
 from mms.api.ports import Journal, Manager, Status
 from mms.errors import BadInput, MethodNotAllowed, MmsError, ResourceNotFound
+from mms.export import as_document, as_properties
 from mms.records import Caller
+from mms.wishes import ChangeResult
 
 logger = logging.getLogger(__name__)
 
@@ -25,37 +30,52 @@ Metrics = Callable[[], tuple[bytes, str]]
 _MOST_ENTRIES = 1000
 
 
-def answer(status: int, document: Any) -> Response:
+Resume = Callable[[], Awaitable[None]]
+"""Leaves safe mode."""
+
+_REPLAYED = {"idempotent-replayed": "true"}
+"""Header of an answer that was stored under the request's Idempotency-Key."""
+
+
+def answer(status: int, document: Any, *, replayed: bool = False) -> Response:
     """A JSON answer in MMS's form."""
-    return Response(json_text(document), status, media_type=MIME)
+    return Response(json_text(document), status, media_type=MIME, headers=_REPLAYED if replayed else None)
+
+
+def changed(result: ChangeResult) -> Response:
+    """The answer to a change that ended well."""
+    return answer(*views.change(result), replayed=result.replayed)
 
 
 class ManagementRoutes:
     """The handlers of the routes, one a method."""
 
-    def __init__(self, manager: Manager, status: Status, journal: Journal, metrics: Metrics | None) -> None:
+    def __init__(
+        self, manager: Manager, status: Status, journal: Journal, metrics: Metrics | None, resume: Resume | None
+    ) -> None:
         self._manager = manager
         self._status = status
         self._journal = journal
         self._metrics = metrics
+        self._resume = resume
 
     async def register(self, request: Request) -> Response:
         """POST /models."""
         body = await request.body()
         content_type = request.headers.get("content-type", "").encode("latin-1")
         wish = parameters.registration(content_type, _query(request), body)
-        return answer(*views.change(await self._manager.register(wish, _caller(request, body))))
+        return changed(await self._manager.register(wish, _caller(request, body)))
 
     async def update(self, request: Request, model_name: str) -> Response:
         """PUT /models/{model_name}."""
         body = await request.body()
         wish = parameters.update(model_name, _query(request))
-        return answer(*views.change(await self._manager.update(wish, _caller(request, body))))
+        return changed(await self._manager.update(wish, _caller(request, body)))
 
     async def unregister(self, request: Request, model_name: str) -> Response:
         """DELETE /models/{model_name}."""
         caller = _caller(request, await request.body())
-        return answer(*views.change(await self._manager.unregister(model_name, caller)))
+        return changed(await self._manager.unregister(model_name, caller))
 
     async def list_models(self, request: Request) -> Response:
         """GET /models."""
@@ -79,13 +99,13 @@ class ManagementRoutes:
         """DELETE /models/{model_name}/settings/{option}; takes the option's API name too."""
         caller = _caller(request, await request.body())
         name = parameters.live_option(option)
-        return answer(*views.change(await self._manager.remove_override(model_name, name, caller)))
+        return changed(await self._manager.remove_override(model_name, name, caller))
 
     async def clear_quarantine(self, request: Request, model_name: str) -> Response:
         """DELETE /models/{model_name}/quarantine."""
         caller = _caller(request, await request.body())
         verb: Any = self._manager
-        return answer(*views.change(await verb.clear_quarantine(model_name, caller)))
+        return changed(await verb.clear_quarantine(model_name, caller))
 
     async def restore(self, request: Request) -> Response:
         """POST /restore."""
@@ -94,7 +114,25 @@ class ManagementRoutes:
         target = parameters.restore_target(given)
         dry_run = parameters.truth(given, "dry_run", default=False)
         verb: Any = self._manager
-        return answer(200, await verb.restore(**target, dry_run=dry_run, caller=caller))
+        restored = await verb.restore(caller, dry_run=dry_run, **target)
+        return answer(200 if restored.whole else 210, restored.document, replayed=restored.replayed)
+
+    async def export(self, request: Request) -> Response:
+        """GET /export: a config.properties, or with `format=json` a document."""
+        form = parameters.from_query(_query(request)).get("format", "properties")
+        if form not in ("properties", "json"):
+            raise BadInput(f"Parameter format must be properties or json, not {form}.")
+        verb: Any = self._manager
+        exported = verb.export()
+        if form == "json":
+            return answer(200, as_document(exported))
+        return Response(as_properties(exported, datetime.now(UTC)), 200, media_type="text/plain")
+
+    async def resume(self) -> Response:
+        """POST /recovery/resume: leave safe mode; the answer, that of GET /recovery, comes when every model was tried."""
+        assert self._resume is not None  # the route is there only if it is
+        await self._resume()
+        return answer(200, views.recovery(self._status.recovery()))
 
     async def recovery(self) -> Response:
         """GET /recovery."""
@@ -129,14 +167,20 @@ class ManagementRoutes:
         return Response(text, 200, headers={"content-type": content_type})
 
 
-def management_app(manager: Manager, status: Status, journal: Journal, metrics: Metrics | None = None) -> FastAPI:
+def management_app(
+    manager: Manager,
+    status: Status,
+    journal: Journal,
+    metrics: Metrics | None = None,
+    resume: Resume | None = None,
+) -> FastAPI:
     """The application of the management routes; a verb that the manager does not offer has no route."""
-    routes = ManagementRoutes(manager, status, journal, metrics)
+    routes = ManagementRoutes(manager, status, journal, metrics, resume)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
 
     def route(method: str, path: str, handler: Callable[..., Awaitable[Response]], *, offered: bool = True) -> None:
         if offered:
-            app.add_api_route(path, handler, methods=[method], response_model=None)
+            app.add_api_route(path, _guarded(handler), methods=[method], response_model=None)
 
     route("POST", "/models", routes.register)
     route("GET", "/models", routes.list_models)
@@ -152,7 +196,9 @@ def management_app(manager: Manager, status: Status, journal: Journal, metrics: 
         offered=hasattr(manager, "clear_quarantine"),
     )
     route("POST", "/restore", routes.restore, offered=hasattr(manager, "restore"))
+    route("GET", "/export", routes.export, offered=hasattr(manager, "export"))
     route("GET", "/recovery", routes.recovery)
+    route("POST", "/recovery/resume", routes.resume, offered=resume is not None)
     route("GET", "/livez", routes.livez)
     route("GET", "/readyz", routes.readyz)
     route("GET", "/journal", routes.journal)
@@ -160,8 +206,29 @@ def management_app(manager: Manager, status: Status, journal: Journal, metrics: 
     route("GET", "/metrics", routes.metrics, offered=metrics is not None)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(MmsError, _on_error)
-    app.add_exception_handler(Exception, _on_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     return app
+
+
+def _guarded(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    """The handler, with what is a bug in it logged once and answered."""
+
+    @functools.wraps(handler)
+    async def run(*args: Any, **named: Any) -> Response:
+        try:
+            return await handler(*args, **named)
+        except (MmsError, HTTPException, ClientDisconnect):
+            raise
+        except Exception as error:
+            logger.exception("A management request failed.")
+            return failed(error)
+
+    return run
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    """The client has gone before it said all: there is nobody to answer, and nothing was done."""
+    return Response(status_code=400)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -175,16 +242,15 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    """The server's errors; a stranger is logged with its traceback."""
-    if not isinstance(error, MmsError):
-        logger.error("%s %s failed.", request.method, request.url.path, exc_info=error)
+    """The server's own errors."""
     return failed(error)
 
 
 def failed(error: Exception) -> Response:
     """An error as its answer."""
     status, body = error_answer(error)
-    return Response(body, status, media_type=MIME)
+    replayed = isinstance(error, MmsError) and error.replayed
+    return Response(body, status, media_type=MIME, headers=_REPLAYED if replayed else None)
 
 
 def _query(request: Request) -> bytes:

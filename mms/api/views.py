@@ -159,7 +159,7 @@ def recovery(report: RecoveryReport) -> Document:
         "state": "complete" if report.complete else "recovering",
         "seconds": report.seconds,
         "generation": report.incarnation.generation,
-        "safeMode": report.decision.safe_mode,
+        "safeMode": report.safe_mode,
         "warnings": list(report.decision.warnings),
         "models": models,
     }

@@ -217,6 +217,15 @@ class Registry:
         """Whether anything of that name is here, placeholders included: False means that a prediction answers 404."""
         return name in self._entries
 
+    def held(self, name: str) -> ModelKey | None:
+        """The key of a model that is known but kept out of service; None for a served or an unknown one."""
+        entry = self._entries.get(name)
+        return entry.key if isinstance(entry, _NotServed) else None
+
+    def held_names(self) -> list[str]:
+        """The names of the models that are kept out of service."""
+        return [name for name, entry in self._entries.items() if isinstance(entry, _NotServed)]
+
     def names(self) -> list[str]:
         """The names of the served models, sorted."""
         return sorted(served.key.name for served in self)

@@ -85,7 +85,8 @@ def make_plan(
     names = [model.name for model in startup]
     items = [_configured(model, rows, repeated=model.name in names[:i]) for i, model in enumerate(startup)]
     laid_over = {item.registration.key for item in items if item.registration is not None}
-    items += [_stored(row) for row in rows if row.key not in laid_over]
+    last_words = {row.key.name: row for row in rows}
+    items += [_stored(row, last_words[row.key.name]) for row in rows if row.key not in laid_over]
 
     suspicion = suspect(
         [_loading(item) for item in items if item.outcome is ReplayOutcome.PENDING],
@@ -94,9 +95,9 @@ def make_plan(
         quarantine_after=quarantine_after,
     )
     items = [_quarantine(item, suspicion.charges) for item in items]
-    if decision.safe_mode:
-        items = [_skip(item, SAFE_MODE) if item.outcome is ReplayOutcome.PENDING else item for item in items]
     ordered = _in_waves(_busiest_first(items), suspicion.alone)
+    if decision.safe_mode:
+        ordered = [_skip(item, SAFE_MODE) if item.outcome is ReplayOutcome.PENDING else item for item in ordered]
     return Plan(tuple(ordered), suspicion.charges, (*suspicion.notes, *_notes(ordered)))
 
 
@@ -108,7 +109,7 @@ def _configured(model: NamedStartupModel, rows: Sequence[Registration], *, repea
     if repeated:
         return replace(item, outcome=ReplayOutcome.FAILED, error=f"Model {model.name} is already registered.")
     about = [row for row in rows if row.key.name == model.name]
-    if any(row.wanted and row.origin is Origin.API for row in about):
+    if about and about[-1].wanted and about[-1].origin is Origin.API:
         error = "the registration made through the API is used instead of the configured model"
         return replace(item, outcome=ReplayOutcome.SHADOWED, error=error)
     if about:
@@ -123,11 +124,13 @@ def _configured(model: NamedStartupModel, rows: Sequence[Registration], *, repea
     return item
 
 
-def _stored(row: Registration) -> PlanItem:
-    """A stored row that lies over no configured model."""
+def _stored(row: Registration, last: Registration) -> PlanItem:
+    """A stored row that lies over no configured model; `last` is the last word on its name, maybe of another version."""
     item = PlanItem(row.key, row.origin, row.url, row.overrides, registration=row, sha256=row.sha256)
     if not row.wanted:
         return _skip(item, _unregistered(row))
+    if row is not last:
+        return _skip(item, f"superseded by journal entry {last.seq} about version {last.key.version or '(none)'}")
     if row.origin is Origin.MANIFEST:
         return _skip(item, "no longer among the configured start-up models; its stored overrides are kept")
     if _quarantined(row, row.sha256):

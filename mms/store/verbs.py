@@ -110,7 +110,7 @@ class Verbs:
                 raise ValueError(f"an incarnation that is {blocking} cannot become {state}")
             return None, counted(found)
 
-        self._durable(work, essential=True)
+        self._durable(work, essential=True, place=state.value)
         if state is IncarnationState.CLEAN:
             self._writer.block("The server has stopped; nothing is changed any more.")
 
@@ -141,7 +141,7 @@ class Verbs:
             begun = changes.begin(tx, self._life(tx, found), found.last_seq + 1, change)
             return begun, counted(found, last_seq=begun.seq)
 
-        begun = self._durable(work, essential=not change.after.wanted)
+        begun = self._durable(work, essential=not change.after.wanted, place="begin")
         if isinstance(begun, Begun):
             self._working_on[begun.seq] = change
         return begun
@@ -156,7 +156,7 @@ class Verbs:
                 raise Answer(None)
             return None, counted(found)
 
-        self._durable(work, essential=True)
+        self._durable(work, essential=True, place="finish")
         self._working_on.pop(begun.seq, None)
 
     def forsake(self, change: Change) -> None:
@@ -299,10 +299,12 @@ class Verbs:
     def _life(self, tx: Transaction, found: Meta) -> Life:
         return Life(self._server, self._epoch, found.generation, now(tx))
 
-    def _durable(self, work: Callable[[Transaction, meta.Meta], tuple[T, meta.Meta]], *, essential: bool = False) -> T:
+    def _durable(
+        self, work: Callable[[Transaction, meta.Meta], tuple[T, meta.Meta]], *, essential: bool = False, place: str = ""
+    ) -> T:
         if not self._epoch:
             raise NotCommitted("The store has not been claimed by this server.")
-        return self._writer.durable(work, essential=essential)
+        return self._writer.durable(work, essential=essential, place=place)
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         return self._writer.read(work)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from mms import failpoints
 from mms.errors import Fenced, NotCommitted, OutcomeUnknown, StoreInUse, StoreUnreachable
 from mms.records import BootDecision, BootFacts, ProcessIdentity, StoreHealth
 from mms.store import meta, verification
@@ -67,39 +68,53 @@ class Writer:
         self, decide: Callable[[BootFacts], BootDecision], identity: ProcessIdentity, flags: Sequence[str]
     ) -> Claim:
         """Raises StoreInUse, StoreUnreachable, and whatever `decide` raises; then nothing is written."""
-        made: Claim | None = None
         try:
-            with self._database.transaction() as tx:
-                made = claim(tx, self.server_id, self._opened.meta, self._opened.lost, decide, identity, flags)
+            try:
+                made = self._claim(decide, identity, flags)
+            except Trouble as trouble:
+                if trouble.kind is not Kind.FULL or self.ballast is None or not self.ballast.release():
+                    raise
+                made = self._claim(decide, identity, flags)
         except OtherEpoch as other:
             raise StoreInUse("Another server has claimed the store while this one was starting.") from other
-        except Trouble as trouble:
-            try:
-                landed = made is not None and trouble.uncertain and self._landed(made.meta)
-            except NotCommitted as error:
-                raise StoreUnreachable(error.message) from trouble
-            if not landed:
-                raise StoreUnreachable(f"The store could not be claimed: {trouble.message}") from trouble
-        assert made is not None
-        self._committed(made.meta)
+        except (Trouble, NotCommitted, OutcomeUnknown) as error:
+            raise StoreUnreachable(f"The store could not be claimed: {error.message}") from error
+        self._committed(made.meta, "claim")
         self._describe_lock(made.meta.epoch)
         if self.ballast is not None:
             self.ballast.renew()
         return made
 
-    def durable(self, work: Callable[[Transaction, Meta], tuple[T, Meta]], *, essential: bool = False) -> T:
+    def _claim(
+        self, decide: Callable[[BootFacts], BootDecision], identity: ProcessIdentity, flags: Sequence[str]
+    ) -> Claim:
+        made: Claim | None = None
+        try:
+            with self._database.transaction() as tx:
+                made = claim(tx, self.server_id, self._opened.meta, self._opened.lost, decide, identity, flags)
+                failpoints.reached("claim.before_commit")
+        except Trouble as trouble:
+            if made is None or not trouble.uncertain or not self._landed(made.meta):
+                raise
+        assert made is not None
+        return made
+
+    def durable(
+        self, work: Callable[[Transaction, Meta], tuple[T, Meta]], *, essential: bool = False, place: str = ""
+    ) -> T:
         """Run `work` in one fenced transaction and write the witness; it returns its result and the row as it shall be.
 
-        `essential` work may use the ballast. Raises NotCommitted, OutcomeUnknown, Fenced, and whatever `work` raises.
+        `essential` work may use the ballast; `place` names its failpoints. Raises NotCommitted, OutcomeUnknown, Fenced,
+        and whatever `work` raises.
         """
         self._gate()
         try:
-            return self._attempt(work)
+            return self._attempt(work, place)
         except Trouble as trouble:
             if trouble.kind is not Kind.FULL or not essential or self.ballast is None or not self.ballast.release():
                 raise self._refusal(trouble) from trouble
         try:
-            return self._attempt(work)
+            return self._attempt(work, place)
         except Trouble as trouble:
             raise self._refusal(trouble) from trouble
 
@@ -126,7 +141,7 @@ class Writer:
         except Trouble as trouble:
             raise self._refusal(trouble) from trouble
 
-    def _attempt(self, work: Callable[[Transaction, Meta], tuple[T, Meta]]) -> T:
+    def _attempt(self, work: Callable[[Transaction, Meta], tuple[T, Meta]], place: str) -> T:
         began = time.perf_counter()
         after: Meta | None = None
         try:
@@ -135,6 +150,8 @@ class Writer:
                 found = self._fence(tx)
                 result, after = work(tx, found)
                 meta.save(tx, self.server_id, after, epoch=found.epoch)
+                if place:
+                    failpoints.reached(f"{place}.before_commit")
         except Answer as answer:
             return answer.value  # type: ignore[return-value]
         except OtherEpoch as other:
@@ -145,7 +162,7 @@ class Writer:
             if not self._landed(after):
                 raise self._refusal(Trouble(trouble.kind, trouble.message)) from trouble
         assert after is not None
-        self._committed(after)
+        self._committed(after, place)
         self.counts.seconds += time.perf_counter() - began
         return result
 
@@ -299,11 +316,15 @@ class Writer:
 
     # --- after a commit ----------------------------------------------------------------------------------------------
 
-    def _committed(self, after: Meta) -> None:
+    def _committed(self, after: Meta, place: str = "") -> None:
         self.counts.commits += 1
         self.known, self._uncertain = after, None
         self._recovered_space()
+        if place:
+            failpoints.reached(f"{place}.after_commit")
         self._write_witness(after)
+        if place:
+            failpoints.reached(f"{place}.after_witness")
 
     def _recovered_space(self) -> None:
         if self.health is StoreHealth.READ_ONLY and not self._blocked:

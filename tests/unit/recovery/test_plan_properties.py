@@ -89,7 +89,8 @@ def test_what_is_loaded_is_what_the_rules_name(
     quarantined_now = {charge.key for charge in plan.charges if charge.quarantine}
     loaded = {(i.key, i.startup) for i in plan.items if i.outcome is ReplayOutcome.PENDING}
     wanted: set[tuple[ModelKey, bool]] = set()
-    for row in snapshot:
+    last_words = {row.key.name: row for row in snapshot}
+    for row in last_words.values():
         if row.origin is Origin.API and row.state not in (
             RegistrationState.UNREGISTERED,
             RegistrationState.QUARANTINED,
@@ -98,7 +99,8 @@ def test_what_is_loaded_is_what_the_rules_name(
     for name in {model.name for model in startup}:
         first = next(model for model in startup if model.name == name)
         about = [row for row in snapshot if row.key.name == name]
-        if first.error or any(r.origin is Origin.API and r.state != RegistrationState.UNREGISTERED for r in about):
+        last = about[-1:]
+        if first.error or any(r.origin is Origin.API and r.state != RegistrationState.UNREGISTERED for r in last):
             continue
         if not about:
             wanted.add((ModelKey(name, first.version), True))
