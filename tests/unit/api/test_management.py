@@ -1,5 +1,6 @@
 """The management routes, over real connections."""
 
+import asyncio
 import json
 
 import pytest
@@ -215,3 +216,19 @@ async def test_metrics_are_passed_on(operator) -> None:
     answer = await operator.ask("GET", "/metrics")
 
     assert (answer.body, answer.headers["content-type"]) == (b"up 1\n", "text/plain")
+
+
+async def test_a_bug_is_logged_once_and_a_client_that_goes_is_not_logged_at_all(open_port, caplog) -> None:
+    port = await open_port("management")
+    port.manager.error = RuntimeError("a bug")
+    assert (await (await port.connect()).ask("POST", "/models?url=noop.mar")).status == 500
+    assert [record.message for record in caplog.records] == ["A management request failed."]
+    caplog.clear()
+
+    gone = await port.connect()
+    await gone.send(b"POST /models HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    await gone.close()
+    async with asyncio.timeout(5):
+        await port.site.closed.wait()
+        await asyncio.gather(*port.listener._server.server_state.tasks)
+    assert not caplog.records
