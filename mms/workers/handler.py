@@ -10,7 +10,6 @@ import importlib.util
 import inspect
 import json
 import logging
-import re
 import sys
 import time
 import types
@@ -18,8 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from mms.context import Context, RequestProcessor
 from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
@@ -29,10 +26,10 @@ from mms.metrics.metrics_store import MetricsStore
 from mms.request import InferenceResponse, Result
 from mms.service import PredictionException, Service
 from mms.workers.messages import WireRequest, unpack_headers
+from mms.workers.payloads import decode_part, encode_output
 
 logger = logging.getLogger(__name__)
 
-_LONG_NUMBER = re.compile(rb"\d{19}")
 _NO_METRICS = b""
 
 
@@ -151,37 +148,7 @@ def _classes_of(module: types.ModuleType) -> list[type]:
     return [found for _, found in inspect.getmembers(module, inspect.isclass) if found.__module__ == module.__name__]
 
 
-# --- requests in ------------------------------------------------------------------------------------------------------
-
-
-def decode_json(value: bytes | memoryview) -> Any:
-    """What `json.loads` makes of UTF-8 text, mostly faster; raises ValueError (UnicodeDecodeError included)."""
-    data = bytes(value)
-    if not _LONG_NUMBER.search(data):  # orjson makes floats of integers above 64 bits
-        try:
-            return orjson.loads(data)
-        except orjson.JSONDecodeError:
-            pass  # NaN, lone surrogates and some others are refused by one and taken by the other
-    return json.loads(data.decode("utf-8"))
-
-
-def decode_part(name: str, content_type: str, value: bytes | memoryview) -> Any:
-    """A part as the handler gets it: JSON decoded, text as str, everything else a bytearray; raises BadInput."""
-    if content_type == "application/json":
-        try:
-            return decode_json(value)
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"The value of '{name}' is not valid JSON: {_one_line(error)}") from None
-    if content_type.startswith("text"):
-        try:
-            return str(value, "utf-8")
-        except UnicodeDecodeError as error:
-            raise BadInput(f"The value of '{name}' is not UTF-8 text: {_one_line(error)}") from None
-    return bytearray(value)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__
+# --- the call ---------------------------------------------------------------------------------------------------------
 
 
 def _header_reader(request: WireRequest) -> Callable[[], dict[str, Any]]:
@@ -191,20 +158,6 @@ def _header_reader(request: WireRequest) -> Callable[[], dict[str, Any]]:
         return headers
 
     return read
-
-
-# --- answers out ------------------------------------------------------------------------------------------------------
-
-
-def encode_output(value: Any) -> bytes:
-    """The body for one item of the handler's answer; raises TypeError for a type that JSON does not know."""
-    if type(value) is str:
-        return value.encode("utf-8")
-    if isinstance(value, bytes | bytearray):
-        return bytes(value)
-    if isinstance(value, str):
-        return value.encode("utf-8")
-    return json.dumps(value, indent=2).encode("utf-8")
 
 
 class Model:

@@ -7,7 +7,8 @@ import itertools
 from typing import Literal
 
 from mms.workers.engine import WorkerSpec
-from mms.workers.launcher import ForkServerLauncher, ForkServerProcess, Launcher, SpawnLauncher
+from mms.workers.fork_launcher import ForkServerLauncher
+from mms.workers.launcher import ForkServerProcess, Launcher, SpawnLauncher
 from mms.workers.output import MetricSink, log_metrics
 from mms.workers.process import LocalWorker
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import struct
 import time
 from collections import deque
@@ -16,9 +14,11 @@ import psutil
 from mms.errors import LoadFailed, MmsError, WorkerDied
 from mms.request import Batch
 from mms.workers import messages
+from mms.workers.endings import death, load_error
+from mms.workers.ends import WorkerEnds
 from mms.workers.engine import MAX_IN_FLIGHT, WorkerListener, WorkerSpec, WorkerState
 from mms.workers.handler import LoadOrder
-from mms.workers.launcher import ChildProcess, Descriptors, Exit, Launcher, describe_exit
+from mms.workers.launcher import ChildProcess, Exit, Launcher
 from mms.workers.lifecycle import advance
 from mms.workers.output import MetricSink, WorkerOutput
 
@@ -29,7 +29,6 @@ RUNTIMES = ("python", "python3")
 
 _LAST_WORDS = 0.5  # seconds to wait for the rest of a dead worker's socket, which a process of its own may hold open
 _LEAVE = 1.0  # seconds for a worker to end by itself once it has closed its socket or failed to load
-_SOCKET_BUFFER = 1 << 20
 
 
 class LocalWorker:
@@ -129,31 +128,25 @@ class LocalWorker:
             raise LoadFailed(f"The worker of model {self._name} was stopped before it started.")
         if self._spec.runtime not in RUNTIMES:
             raise LoadFailed(f"The runtime {self._spec.runtime} is not installed; models run in {', '.join(RUNTIMES)}.")
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
         try:
-            child = await self._launcher.start(Descriptors(theirs.fileno(), out_write, err_write))
+            ends = WorkerEnds()
+        except OSError as error:
+            raise LoadFailed(f"A worker cannot be started: {error.strerror}", environment=True) from error
+        try:
+            child = await self._launcher.start(ends.theirs)
         except BaseException:
-            ours.close()
-            os.close(out_read)
-            os.close(err_read)
+            ends.close_ours()
             raise
         finally:
-            theirs.close()
-            os.close(out_write)
-            os.close(err_write)
+            ends.close_theirs()
         self._child = child
         model = self._spec.model.name
         self._output = [
-            WorkerOutput(out_read, model, logging.INFO, self._sink),
-            WorkerOutput(err_read, model, logging.WARNING, self._sink),
+            WorkerOutput(ends.stdout, model, logging.INFO, self._sink),
+            WorkerOutput(ends.stderr, model, logging.WARNING, self._sink),
         ]
         child.exited.add_done_callback(self._exited)
-        ours.setblocking(False)
-        self._transport, _ = await self._loop.create_unix_connection(lambda: _Connection(self), sock=ours)
+        self._transport, _ = await self._loop.create_unix_connection(lambda: _Connection(self), sock=ends.sock)
         if self._state is not WorkerState.STARTING:
             self.kill()
             await self._loaded
@@ -336,10 +329,12 @@ class LocalWorker:
         unanswered = list(self._in_flight)
         self._in_flight.clear()
         if loading:
-            self._loaded.set_exception(self._load_error())
+            words = list(self._output[1].tail) if self._output else []
+            cause = self._cause if isinstance(self._cause, LoadFailed) else load_error(self._name, self._exit, words)
+            self._loaded.set_exception(cause)
             self._loaded.exception()  # it may be that nobody waits any more
             return
-        error = self._cause if isinstance(self._cause, WorkerDied) else self._death()
+        error = self._cause if isinstance(self._cause, WorkerDied) else death(self._subject, self._exit)
         logger.log(
             logging.INFO if error.message == "Worker scaled down." else logging.WARNING,
             "%s",
@@ -347,22 +342,6 @@ class LocalWorker:
         )
         if self._listener is not None:
             self._listener.worker_gone(self, error, unanswered)
-
-    def _load_error(self) -> LoadFailed:
-        if isinstance(self._cause, LoadFailed):
-            return self._cause
-        how = self._exit or Exit(None)
-        words = list(self._output[1].tail) if self._output else []
-        return LoadFailed(
-            f"The worker {describe_exit(how)} while it was loading model {self._name}.",
-            detail="\n".join(words),
-            out_of_memory=how.status is not None and os.WIFSIGNALED(how.status) and os.WTERMSIG(how.status) == 9,
-            environment=how.environment,
-        )
-
-    def _death(self) -> WorkerDied:
-        how = self._exit or Exit(None)
-        return WorkerDied(detail=f"{self._subject} {describe_exit(how)}.", environment=how.environment)
 
     def _to(self, state: WorkerState) -> None:
         self._state = advance(self._state, state)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from mms.request import Batch
-from mms.workers.launcher import ForkServerLauncher
+from mms.workers.fork_launcher import ForkServerLauncher
 from mms.workers.local import LocalEngine
 from tests.unit.workers.handling import Ear, request, spec
 

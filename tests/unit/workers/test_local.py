@@ -10,7 +10,7 @@ import pytest
 from mms.errors import WorkerDied
 from mms.request import Batch, InferenceRequest, Part
 from mms.workers.engine import MAX_IN_FLIGHT, WorkerState
-from mms.workers.launcher import ForkServerLauncher
+from mms.workers.fork_launcher import ForkServerLauncher
 from mms.workers.local import LocalEngine, StartMethod
 from tests.unit.workers.handling import ACTOR, ECHO, Ear, Start, gone, open_files, request, spec, until, write_model
 
