@@ -11,6 +11,7 @@ from mms.metrics.dimension import Dimension
 from mms.metrics.unit import Units
 
 _UNITS = Units().units
+_HOST = socket.gethostname()
 
 
 class Metric:
@@ -45,7 +46,7 @@ class Metric:
 
     def _line(self, tail: str) -> str:
         dimensions = ",".join(map(str, self.dimensions))
-        return f"{self.name}.{self.unit}:{self.value}|#{dimensions}|#hostname:{socket.gethostname()}{tail}"
+        return f"{self.name}.{self.unit}:{self.value}|#{dimensions}|#hostname:{_HOST}{tail}"
 
     def __str__(self) -> str:
         """The line as a worker prints it behind `[METRICS]`."""
@@ -64,6 +65,6 @@ class Metric:
             "Unit": self.unit,
             "Dimensions": [dimension.to_dict() for dimension in self.dimensions],
             "Timestamp": self.timestamp,
-            "HostName": socket.gethostname(),
+            "HostName": _HOST,
             "RequestId": self.request_id,
         }
