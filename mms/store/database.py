@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -19,8 +18,6 @@ from mms.errors import UsageError
 from mms.store.location import Location
 from mms.store.trouble import Kind, Trouble, classify
 from mms.store.wire import Wire
-
-logger = logging.getLogger(__name__)
 
 Transaction = Connection
 """What the functions of this room take: a connection with a transaction open; the caller began it and ends it."""
@@ -58,7 +55,8 @@ class Database:
 
     def __init__(self, location: Location, wire: Wire | None = None, *, read_only: bool = False) -> None:
         self.location = location
-        self._engine = create_engine(location, read_only=read_only)
+        self._mode = "ro" if read_only else "rwc"
+        self._engine = create_engine(location, lambda: self._mode)
         if wire is not None and not location.sqlite:
             # First of all: the session's own set-up can hang, too.
             event.listen(self._engine, "connect", lambda made, _record: wire.attach("store", made), insert=True)
@@ -120,10 +118,14 @@ class Database:
         if not answer or answer[0] != 0:
             raise Trouble(Kind.BUSY, "another process reads the store, so that its log cannot be emptied")
 
-    def reopen(self) -> None:
-        """Close every handle; the next transaction opens anew. After a failed sync, nothing on the old handle can be believed."""
+    def reopen(self, *, create: bool = False) -> None:
+        """Close every handle; the next transaction opens anew. After a failed sync, nothing on the old handle can be believed.
+
+        An SQLite file that is gone by then is not made again, unless `create` is set.
+        """
         self._engine.dispose()
         self._inode = None
+        self._mode = "rwc" if create else "rw"
 
     def close(self) -> None:
         """Close; SQLite checkpoints and removes its write-ahead log."""
@@ -174,21 +176,23 @@ def now(tx: Transaction) -> datetime:
     return found.astimezone(UTC)
 
 
-def create_engine(location: Location, *, read_only: bool = False) -> Engine:
-    """An engine with at most one connection. `read_only` opens SQLite so that it neither writes nor checkpoints."""
+def create_engine(location: Location, mode: Callable[[], str]) -> Engine:
+    """An engine with at most one connection. `mode` gives SQLite's: `ro` neither writes nor checkpoints, `rwc` creates."""
     if location.path is None:
         return _postgres_engine(location)
-    mode = "ro" if read_only else "rwc"
     engine = sqlalchemy_engine(
         "sqlite+pysqlite://",
         poolclass=QueuePool,
-        creator=lambda: _connect_sqlite(location, mode),
+        creator=lambda: _connect_sqlite(location, mode()),
         pool_size=1,
         max_overflow=0,
         pool_timeout=5,
     )
-    begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if mode() == "ro" else "BEGIN IMMEDIATE")
+
+    event.listen(engine, "begin", begin)
     return engine
 
 
@@ -234,8 +238,4 @@ def _set_up_session(connection: Any, _record: Any) -> None:
     with connection.cursor() as cursor:
         for statement in POSTGRES_SESSION:
             cursor.execute(statement)
-        cursor.execute("SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes')")
-        for name, setting in cursor.fetchall():
-            if setting != "on":
-                logger.warning("Postgres runs with %s=%s: a power cut can lose what was acknowledged.", name, setting)
     connection.autocommit = False

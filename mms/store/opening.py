@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +59,11 @@ def open_once(config: StoreConfig, wire: Wire | None = None) -> Opened:
     """One try. Raises StoreInUse, StoreDamaged, StoreNewer, StoreOutdated, UsageError; Trouble where trying again may help."""
     where = location.parse(config.url)
     _prepare_folder(where)
+    witness = make_witness(where, config)
+    _prepare_witness(witness)
     wire = wire or Wire()
     lock = make_lock(where, config.server_id, wire)
     database = Database(where, wire)
-    witness = make_witness(where, config)
     try:
         lock.acquire()
         lock.describe(0)
@@ -71,6 +73,17 @@ def open_once(config: StoreConfig, wire: Wire | None = None) -> Opened:
         lock.release()
         wire.close()
         raise
+
+
+def _prepare_witness(witness: Witness) -> None:
+    """A witness that could never be written would be missed only when it is needed."""
+    folder = witness.path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Trouble(Kind.AWAY, f"the witness's folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Trouble(Kind.AWAY, f"the witness's folder {folder} cannot be written (data_dir, or witness_path)")
 
 
 def _prepare_folder(where: Location) -> None:
@@ -122,6 +135,7 @@ class _Opening:
             return self._opened(None, lost)
         try:
             with self.database.transaction(read_only=True) as tx:
+                self._check_server(tx)
                 schema = self._schema(tx)
                 self._check_pages(tx)
                 mark = None if schema is Schema.EMPTY else meta.read_mark(tx, self.config.server_id)
@@ -142,6 +156,15 @@ class _Opening:
         return Opened(self.database, self.lock, self.witness, found, lost, self.wire)
 
     # --- schema ------------------------------------------------------------------------------------------------------
+
+    def _check_server(self, tx: Transaction) -> None:
+        """What a Postgres is set to that makes its word worth less."""
+        if self.where.sqlite:
+            return
+        settings = text("SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes')")
+        for name, setting in tx.execute(settings):
+            if setting != "on":
+                logger.warning("Postgres runs with %s=%s: a power cut can lose what was acknowledged.", name, setting)
 
     def _schema(self, tx: Transaction) -> Schema:
         schema = upgrade.inspect(tx)
@@ -224,7 +247,7 @@ class _Opening:
                     tx.execute(update(table).where(table.c.server_id == self.config.server_id).values(server_id=name))
             logger.warning("The rows of server %s are kept as those of %s.", self.config.server_id, name)
             return
-        self.database.reopen()
+        self.database.reopen(create=True)
         kept = backup.free_name(self.where.path, suffix)
         for extra in ("-wal", "-shm", ""):
             part = self.where.file(extra)

@@ -93,3 +93,14 @@ async def test_the_ballast_lets_a_tombstone_and_the_clean_mark_through(small_dis
         left = {row.key.name: row.wanted for row in await store.snapshot(1)}
         assert left["poison"] is False
         assert (small_disk / "store.db.ballast").exists()
+
+
+async def test_a_server_that_crashed_on_a_full_disk_can_still_boot(small_disk: Path) -> None:
+    config = on(small_disk)
+    async with life(config) as store:
+        await registered(store, "kept")
+        fill(small_disk)
+        await until_refused(store)
+    async with life(config) as store:
+        assert store.epoch == 2
+        assert "kept" in {row.key.name for row in await store.snapshot()}

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mms.errors import StoreInUse, StoreUnreachable, UsageError
+from mms.errors import NotCommitted, StoreInUse, StoreUnreachable, UsageError
 from mms.store import location
 from mms.store.store import Store, StoreConfig
-from tests.store_life import life
+from tests.store_life import life, registered
 
 
 async def test_a_server_waits_for_the_lock_as_long_as_it_is_told(config: StoreConfig) -> None:
@@ -57,6 +57,27 @@ async def test_an_sqlite_store_on_a_network_file_system_is_refused(
     with pytest.raises(UsageError, match=r"network file system \(nfs\).*local disk or Postgres"):
         await Store.open(sqlite_config)
     assert not (tmp_path / "store.db").exists()
+
+
+async def test_a_witness_that_cannot_be_written_is_found_before_anything_is(tmp_path: Path) -> None:
+    config = StoreConfig(
+        url=f"sqlite:///{tmp_path}/store.db", server_id="one", data_dir=Path("/proc/mms"), boot_store_timeout=0
+    )
+    with pytest.raises(StoreUnreachable, match="the witness's folder /proc/mms"):
+        await Store.open(config)
+    assert not (tmp_path / "store.db").exists()
+
+
+async def test_a_store_that_vanished_is_not_made_anew_by_looking_for_it(
+    sqlite_config: StoreConfig, tmp_path: Path
+) -> None:
+    async with life(sqlite_config) as store:
+        await registered(store)
+        (tmp_path / "store.db").rename(tmp_path / "elsewhere.db")
+        store._verbs._database.reopen()
+        with pytest.raises(NotCommitted):
+            await store.snapshot()
+        assert not (tmp_path / "store.db").exists()
 
 
 async def test_a_database_that_refuses_us_is_not_waited_for(postgres_url: str, tmp_path: Path) -> None:

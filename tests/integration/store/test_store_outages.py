@@ -18,7 +18,7 @@ from mms.records import Begun, ChangeOutcome, IncarnationState, StoreHealth
 from mms.store.store import Store, StoreConfig
 from tests.postgres_proxy import Fault, PostgresProxy
 from tests.postgres_server import PostgresServer
-from tests.store_life import begun, change, life, registered, wish
+from tests.store_life import WHO, auto, begun, change, life, registered, wish
 
 
 @pytest.fixture
@@ -74,6 +74,27 @@ async def test_a_finish_whose_answer_was_lost_is_not_done_twice(
         await store.finish(first, ChangeOutcome.FAILED, {"n": 1})
         assert proxy.struck.is_set()
         assert await store.snapshot() == []
+
+
+async def test_a_claim_whose_answer_was_lost_is_a_claim_and_one_that_never_arrived_is_none(
+    behind_proxy: StoreConfig, proxy: PostgresProxy
+) -> None:
+    store = await Store.open(behind_proxy)
+    try:
+        proxy.arm(Fault.CUT_BEFORE_COMMIT)
+        with pytest.raises(StoreUnreachable, match="could not be claimed"):
+            await store.claim(auto, WHO, ())
+    finally:
+        await store.close()
+    store = await Store.open(behind_proxy)
+    try:
+        proxy.arm(Fault.CUT_AFTER_COMMIT)
+        incarnation, _, facts = await store.claim(auto, WHO, ())
+        assert proxy.struck.is_set()
+        assert (incarnation.epoch, facts.last) == (1, None)
+        await registered(store)
+    finally:
+        await store.close()
 
 
 async def test_changes_are_refused_at_once_while_the_store_is_away_and_it_comes_back_by_itself(
