@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mms.client import ServerUnreachable
-from mms.commands import settings, state
+from mms.commands import restore, settings, state, store, upkeep
 from mms.config.options import BY_NAME
 from mms.errors import (
     BootError,
@@ -139,6 +139,12 @@ app.command()(settings.settings)
 app.command()(state.models)
 app.command()(state.journal)
 app.command()(state.incarnations)
+app.command()(restore.restore)
+app.command()(upkeep.export)
+app.add_typer(upkeep.quarantine_app, name="quarantine")
+
+# Commands that open the store themselves.
+app.add_typer(store.store_app, name="store")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

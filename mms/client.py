@@ -73,14 +73,22 @@ class ManagementClient:
 
     def get(self, path: str, **query: object) -> Document:
         """A document of the server; parameters that are None are left out. Raises as `send` does."""
-        return self.send("GET", path, **query).document
+        return self.send("GET", path, headers=None, **query).document
+
+    def text(self, path: str) -> str:
+        """A text of the server. Raises as `send` does."""
+        return self._exchange("GET", path, {})[1].decode()
 
     def send(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **query: object) -> Answer:
         """One request. Raises ServerUnreachable, and ServerRefused with the server's own message for any answer but 2xx."""
         given = {name: _text(value) for name, value in query.items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
+        status, body = self._exchange(method, target, headers or {})
+        return Answer(status, self._document(body, status))
+
+    def _exchange(self, method: str, target: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         try:
-            self._connection.request(method, target, headers=dict(headers or {}))
+            self._connection.request(method, target, headers=dict(headers))
             response = self._connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -89,10 +97,10 @@ class ManagementClient:
             raise ServerUnreachable(
                 f"No server answers at {self.server} ({reason}); name it with --server URL or {SERVER_VARIABLE}."
             ) from error
-        document = self._document(body, response.status)
         if not 200 <= response.status < 300:
+            document = self._document(body, response.status)
             raise ServerRefused(str(document.get("message") or f"Status {response.status}"), response.status)
-        return Answer(response.status, document)
+        return response.status, body
 
     def models(self, *, state: str | None = None) -> Iterator[Document]:
         """Every model with its details, by name."""
