@@ -10,6 +10,7 @@ from mms.api.bodies import pairs, parts_of
 from mms.api.errors import error_answer
 from mms.api.head import RequestHead
 from mms.api.json_text import MIME
+from mms.api.ports import PredictionService
 from mms.api.routes import PredictionRoute
 from mms.api.wire import CONTINUE, checked, reason_phrase, too_large
 from mms.errors import BadInput, MmsError, PredictionFailed
@@ -103,11 +104,9 @@ class PredictionExchange:
         try:
             query = self._query
             parts = parts_of(self._head.content_type, query if self._route.query else b"", body)
-            model = self._route.model if self._route.model is not None else _named_by(query)
-            if not model:
-                model = service.only_startup_model() or model
-                if model is None:
-                    raise BadInput("Parameter model_name is required.")
+            model = self._route.model or wanted_model(self._route, query, service)
+            if model is None:
+                raise BadInput("Parameter model_name is required.")
             self._request = InferenceRequest(
                 self._request_id, model, self._head.headers, parts, self._arrived, self._finish
             )
@@ -154,6 +153,12 @@ class PredictionExchange:
         self.answered = True
         self._connection.transport.write(too_large(close=True))
         self._connection.answer_written(self, close=True)
+
+
+def wanted_model(route: PredictionRoute, query: bytes, service: PredictionService) -> str | None:
+    """The model that path or query name, else the start-up model where there is just one; None where nothing says."""
+    model = route.model if route.model is not None else _named_by(query)
+    return model or service.only_startup_model() or model
 
 
 def _plain(response: InferenceResponse) -> bool:

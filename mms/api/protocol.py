@@ -20,7 +20,7 @@ from mms.api.errors import INVALID_MESSAGE, error_answer
 from mms.api.exchange import AsgiExchange, Exchange, ReadyAnswer
 from mms.api.head import MAX_HEADERS, MAX_REQUEST_LINE, RequestHead, origin_form
 from mms.api.json_text import MIME
-from mms.api.prediction import PredictionExchange
+from mms.api.prediction import PredictionExchange, wanted_model
 from mms.api.routes import decoded
 from mms.api.site import Site
 from mms.api.wire import reason_phrase, too_large
@@ -206,8 +206,8 @@ class MmsProtocol(HttpToolsProtocol):
             path, query = origin_form(head.url)
         route = site.router.find(path) if site.router is not None and head.method != b"OPTIONS" else None
         limit = site.max_request_size
-        if route is not None and route.model:
-            own = site.models.max_request_size(route.model)
+        if route is not None:
+            own = site.models.max_request_size(route.model or wanted_model(route, query, site.service) or "")
             limit = limit if own is None else own
         if (
             head.length > limit

@@ -461,6 +461,10 @@ def test_request_and_response_sizes_are_each_models_own(server: RunningServer) -
     assert server.predict("small", "50").text == "x" * 50
     assert server.predict("small", "051").status_code == 413
     assert server.predict("large", "051").text == "x" * 51
+    binary = {"content-type": "application/octet-stream"}
+    for route in ("/invocations?model_name={}", "/models/{}/invoke", "/{}/predict"):
+        assert server.infer("POST", route.format("small"), content="051", headers=binary).status_code == 413
+        assert server.infer("POST", route.format("large"), content="051", headers=binary).text == "x" * 51
     refused = server.predict("small", "51")
     assert refused.status_code >= 500
     assert "max_response_size of 50 bytes" in refused.text
