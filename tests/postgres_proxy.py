@@ -15,6 +15,7 @@ class Fault(StrEnum):
     CUT_BEFORE_COMMIT = "the COMMIT never arrives, and the connection ends"
     CUT_AFTER_COMMIT = "the COMMIT arrives, its answer does not, and the connection ends"
     REFUSE = "no connection is accepted, and the ones that are open end"
+    HOLD = "connections are accepted, and nothing passes"
     SILENT_FROM_COMMIT = "the COMMIT never arrives, and nothing passes from then on"
 
 
@@ -55,6 +56,10 @@ class PostgresProxy:
             if self._fault is Fault.REFUSE:
                 client.close()
                 continue
+            if self._fault is Fault.HOLD:
+                self._open.append(client)
+                self.struck.set()
+                continue
             server = socket.create_connection(("127.0.0.1", self._to))
             self._open += [client, server]
             self._spawn(self._forward, client, server)
@@ -63,7 +68,7 @@ class PostgresProxy:
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
-                if COMMIT in data and self._fault is not Fault.NONE:
+                if COMMIT in data and self._fault not in (Fault.NONE, Fault.HOLD):
                     self._strike(data, client, server)
                 if not self._silent.is_set():
                     server.sendall(data)

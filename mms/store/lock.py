@@ -74,6 +74,7 @@ class FileLock:
         except OSError as error:
             os.close(fd)
             raise _os_trouble(error) from error
+        self.release()  # a handle on a file that was replaced
         self._fd = fd
 
     def describe(self, epoch: int) -> None:

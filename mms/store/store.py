@@ -238,6 +238,9 @@ class Store:
         """Hop to the store's thread and back. A caller that is cancelled leaves the job to finish there."""
         if self._closing:
             raise NotCommitted("The store is closed.")
+        if self.health is StoreHealth.UNREACHABLE and self._probe is not None and not self._probe.done():
+            # At once: the thread may be waiting for a connection, on behalf of the probe.
+            raise NotCommitted("The store cannot be reached at the moment; nothing was changed.")
         loop = asyncio.get_running_loop()
         try:
             return await _cut_short(loop.run_in_executor(self._thread, job), self._wire, CALL_LIMIT)

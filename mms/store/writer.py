@@ -303,7 +303,7 @@ class Writer:
             if self._opened.lock.held():
                 return
         except Trouble as trouble:
-            logger.warning("The store's lock cannot be asked for: %s", trouble.message)
+            raise self._refusal(trouble) from trouble
         try:
             self._opened.lock.acquire()
         except StoreInUse as error:

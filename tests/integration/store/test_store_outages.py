@@ -249,3 +249,26 @@ async def test_a_write_that_fails_is_refused_and_the_next_one_starts_on_a_new_ha
         assert [row.key.name for row in await store.snapshot()] == ["before", "after"]
         assert [entry.seq for entry in await store.journal()] == [1, 2]
         await store.advance(IncarnationState.RUNNING)
+
+
+@pytest.mark.slow
+async def test_while_the_store_is_away_nobody_waits_for_the_probe(
+    behind_proxy: StoreConfig, proxy: PostgresProxy
+) -> None:
+    async with life(behind_proxy) as store:
+        await registered(store)
+        proxy.arm(Fault.REFUSE)
+        with pytest.raises(NotCommitted):
+            await begun(store, wish("lost"))
+        proxy.arm(Fault.HOLD)  # connections are accepted, and then nothing is said: the probe waits
+        assert await asyncio.to_thread(proxy.struck.wait, 10)
+        for _ in range(20):
+            began = time.monotonic()
+            with pytest.raises(NotCommitted, match="cannot be reached"):
+                await begun(store, wish("lost"))
+            await store.heartbeat({})
+            assert time.monotonic() - began < 0.3
+            await asyncio.sleep(0.05)
+        proxy.arm(Fault.REFUSE)
+        proxy.arm(Fault.NONE)
+        await becomes(store, StoreHealth.OK, within=30)
