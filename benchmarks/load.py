@@ -1,0 +1,63 @@
+"""Puts a server under load: wrk where it is installed, else the client that is bundled; both in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_LUA = """
+local file = io.open({body!r}, "rb")
+wrk.method = "POST"
+wrk.body = file:read("*all")
+wrk.headers["Content-Type"] = {content_type!r}
+file:close()
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format('\\n{{"requests": %d, "seconds": %f, "errors": %d, "p50": %f, "p99": %f}}\\n',
+    summary.requests, summary.duration / 1e6, e.connect + e.read + e.write + e.status + e.timeout,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one round came to; milliseconds for the percentiles."""
+
+    requests: int
+    seconds: float
+    errors: int
+    p50: float
+    p99: float
+
+
+class Generator:
+    """The load generator of this run; `name` says which."""
+
+    def __init__(self, folder: Path, *, bundled: bool = False) -> None:
+        self._folder = folder
+        self._wrk = None if bundled else shutil.which("wrk")
+        self.name = "wrk" if self._wrk else "the bundled asyncio client"
+
+    def run(self, url: str, body: Path, content_type: str, clients: int, seconds: float) -> Load:
+        """`clients` connections, each with one request at a time, for that long. Raises SystemExit where it cannot run."""
+        found = subprocess.run(
+            self._command(url, body, content_type, clients, seconds), capture_output=True, text=True, check=False
+        )
+        if found.returncode:
+            raise SystemExit(f"{self.name} failed: {found.stderr or found.stdout}")
+        return Load(**json.loads(found.stdout.strip().splitlines()[-1]))
+
+    def _command(self, url: str, body: Path, content_type: str, clients: int, seconds: float) -> list[str]:
+        if self._wrk is None:
+            program = str(Path(__file__).with_name("client.py"))
+            return [sys.executable, program, url, str(body), content_type, str(clients), str(seconds)]
+        script = self._folder / "load.lua"
+        script.write_text(_LUA.format(body=str(body), content_type=content_type))
+        # wrk takes whole seconds only.
+        duration = f"{max(round(seconds), 1)}s"
+        return [self._wrk, "-t1", f"-c{clients}", f"-d{duration}", "--timeout", "20s", "-s", str(script), url]
