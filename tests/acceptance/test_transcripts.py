@@ -34,7 +34,7 @@ def constant(output: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the transcripts are typed with curl, which is not installed")
-@pytest.mark.parametrize("name", ["README.md", "docs/getting-started.md", "docs/configuring.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/getting-started.md", "docs/configuring.md", "docs/recovery.md"])
 def test_typing_the_transcript_again_gives_the_answers_that_it_shows(name: str, tmp_path: Path) -> None:
     page = (ROOT / name).read_text()
     inference, management = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
