@@ -213,10 +213,14 @@ class ModelManager:
         return [description for description in found if description is not None]
 
     async def explain(self, name: str) -> Mapping[str, Explained]:
-        """Every option of a model with its provenance. Raises ModelNotFound."""
-        self._served(name)
+        """Every option of a model with its provenance, also of one that is kept out of service. Raises ModelNotFound.
+
+        For the latter, its archive is opened to see what its manifest says; raises as that does.
+        """
         seqs = await self._state.override_numbers(name)
-        return numbered(self._served(name).settings.explained, seqs)
+        served = self._registry.get(name)
+        settings = served.settings if served is not None else (await self._prepare_row(self._row(name))).settings
+        return numbered(settings.explained, seqs)
 
     def _served(self, name: str) -> ServedModel:
         served = self._registry.get(name)

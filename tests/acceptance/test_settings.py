@@ -266,6 +266,26 @@ def test_an_api_value_that_is_not_the_manifests_is_used_and_said_once_in_the_log
     assert all("warning" in line for line in warnings)
 
 
+def test_the_settings_of_a_model_that_is_kept_out_of_service_can_be_read(server: RunningServer) -> None:
+    trouble = server.folder / "trouble"
+    make_model(server.models, "m", BATCH_LENGTH + f"""
+import os
+if os.path.exists({str(trouble)!r}):
+    raise RuntimeError("trouble")
+""", model={"batchSize": 8})  # fmt: skip
+    server.config["quarantine_after"] = 1
+    server.start()
+    change(server, "POST", "/models?url=m&initial_workers=1&batch_size=16")
+    before = server.manage("GET", "/models/m/settings").json()
+    trouble.touch()
+    server.kill()
+    server.start()
+
+    assert server.outcomes() == {"m": "quarantined"}
+    assert server.manage("GET", "/models/m/settings").json() == before
+    assert server.manage("GET", "/models/other/settings").status_code == 404
+
+
 # --- live ------------------------------------------------------------------------------------------------------------
 
 
