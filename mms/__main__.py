@@ -1,4 +1,4 @@
-"""`python -m mms`: the one entry; stays light, because multiprocessing imports it once more in each worker process."""
+"""`python -m mms`: the one entry; imports nothing until a command is parsed."""
 
 if __name__ == "__main__":
     from mms.cli import main

@@ -33,7 +33,8 @@ def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str
 
     from mms import logging as server_log
     from mms.logfiles import LogFiles
-    from mms.server import RequestLogs, serve
+    from mms.parts import RequestLogs
+    from mms.server import serve
     from mms.workers.local import LocalEngine
 
     server_log.configure(level=settings.log_level)

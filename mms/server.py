@@ -1,65 +1,39 @@
-"""The composition root: builds every part, boots, serves, drains, stops; reads as a list, and decides nothing itself."""
+"""One life of the server: claim, boot, serve, stop; reads as a list, and decides nothing itself."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
-from mms.activation import Activator
-from mms.api.access_log import LogSink
-from mms.api.apps import Listeners
-from mms.api.served import ServedModels
-from mms.archive.download import DownloadLimits
-from mms.archive.model_archive import ArchiveStore, ModelArchive
-from mms.attempts import Attempts
-from mms.changes import Changes
-from mms.config.machine import available_cores
+from mms.archive.model_archive import ModelArchive
 from mms.config.resolve import ServerSettings
 from mms.config.sources import ConfigSources
-from mms.errors import NotCommitted, OutcomeUnknown, StoreDamaged, StoreUnreachable
+from mms.errors import NotCommitted, StoreDamaged, StoreUnreachable
 from mms.failpoints import reached
 from mms.gate import Gate
 from mms.identity import process_identity
 from mms.inference.registry import Registry
-from mms.inference.service import InferenceService
-from mms.model_manager import ModelManager
-from mms.records import BootDecision, BootFacts, BootOptions, IncarnationState, StoreHealth
+from mms.life import Life
+from mms.parts import EngineMaker, Parts, RequestLogs
+from mms.records import BootDecision, BootFacts, BootOptions, StoreHealth
 from mms.recovery.decision import decide
 from mms.recovery.plan import make_plan
 from mms.replay import Replay
 from mms.safe_mode import SafeMode
+from mms.shutdown import Shutdown
 from mms.startup import name_startup_models, refuse_repeated_names
 from mms.status import ServerStatus
 from mms.store.absent import AbsentStore
 from mms.store.store import Store, StoreConfig
-from mms.telemetry import Telemetry
-from mms.wanted import WantedState
-from mms.workers.engine import Engine
+from mms.workers.leftovers import sweep_leftovers
 
 logger = logging.getLogger(__name__)
 
-EXIT_CLEAN = 0
-EXIT_UNCLEAN = 1
-EXIT_FENCED = 75
-
-EngineMaker = Callable[[str, int], Engine]
-"""Makes the engine from the store's uuid and this life's epoch, which tag its processes."""
-
-
-class RequestLogs(NamedTuple):
-    """Where the lines of answered requests go; None leaves them out."""
-
-    access: LogSink | None = None
-    metrics: LogSink | None = None
-
 
 class Server:
-    """One life of the server process, from the open store to the clean mark."""
+    """From the open store to the clean mark."""
 
     def __init__(
         self,
@@ -76,24 +50,15 @@ class Server:
         self._store = store
         self._make_engine = make_engine
         self._logs = logs
-        self._cores = available_cores()
         self._registry = Registry()
-        self._state = WantedState(store)
         self._gate = Gate()
         self._status = ServerStatus(store, self._registry)
-        self._attempts = Attempts(store)
-        self._safe_mode = SafeMode(self._gate, self._status, self._enter_running)
+        self._life = Life(store)
+        self._safe_mode = SafeMode(self._gate, self._status, self._life.enter_running)
         self._stop = asyncio.Event()
-        self._stop_reason = ""
-        self._running = False  # True once the store knows that the boot has finished
         self._hurry = asyncio.Event()
-        self._engine: Engine
-        self._archives: ArchiveStore
-        self._activator: Activator
-        self._changes: Changes
-        self._manager: ModelManager
-        self._inference: InferenceService
-        self._listeners: Listeners
+        self._stop_reason = ""
+        self._parts: Parts
         self._facts: BootFacts
         self._decision: BootDecision
 
@@ -104,18 +69,19 @@ class Server:
             loop.add_signal_handler(number, self._on_signal, number)
         await self._claim()
         self._build()
-        boot = asyncio.create_task(self._boot())
         stop = asyncio.create_task(self._stop.wait())
+        boot = asyncio.create_task(self._boot())
         await asyncio.wait((boot, stop), return_when=asyncio.FIRST_COMPLETED)
-        if boot.done():
-            boot.result()  # a boot that failed ends the server, dirty
-            heartbeat = asyncio.create_task(self._heartbeat())
-            await asyncio.wait((heartbeat, stop), return_when=asyncio.FIRST_COMPLETED)
-            if heartbeat.done():
-                heartbeat.result()  # it never ends by itself: a defect, and the server ends with it, dirty
-            heartbeat.cancel()
-            return await self._shut_down()
-        return await self._interrupt(boot)
+        shutdown = self._shutdown()
+        if not boot.done():
+            return await shutdown.interrupt(boot, self._stop_reason)
+        boot.result()  # a boot that failed ends the server, dirty
+        heartbeat = asyncio.create_task(self._heartbeat())
+        await asyncio.wait((heartbeat, stop), return_when=asyncio.FIRST_COMPLETED)
+        if heartbeat.done():
+            heartbeat.result()  # it never ends by itself: a defect, and the server ends with it, dirty
+        heartbeat.cancel()
+        return await shutdown.run(self._stop_reason, self._hurry)
 
     def _on_signal(self, number: int) -> None:
         """The first signal asks for an orderly stop, a second one for a quick and dirty end."""
@@ -145,44 +111,16 @@ class Server:
         )
 
     def _build(self) -> None:
-        settings = self._settings
-        self._engine = self._make_engine(self._store.store_uuid, self._store.epoch)
-        tag = f"{self._store.store_uuid[:8]}-{self._store.epoch}"
-        self._archives = ArchiveStore(
-            settings.model_store,
-            settings.data_dir,
-            tag=tag,
-            limits=DownloadLimits(total=settings.download_timeout, max_size=settings.max_archive_size),
-        )
-        self._activator = Activator(self._archives, self._engine, self._sources, settings, load_slots=self._cores)
-        self._changes = Changes(
-            self._state,
-            self._gate,
-            self._activator,
+        self._parts = Parts(
+            self._settings,
+            self._sources,
+            self._store,
+            self._status,
             self._registry,
-            self._attempts,
-            unregister_timeout=settings.unregister_model_timeout,
-        )
-        self._manager = ModelManager(
-            self._state, self._gate, self._activator, self._registry, self._changes, self._store
-        )
-        self._inference = InferenceService(self._registry)
-        self._listeners = Listeners(
-            settings,
-            manager=self._manager,
-            status=self._status,
-            inference=self._inference,
-            models=ServedModels(self._registry),
-            store=self._store,
-            resume=self._safe_mode.resume,
-            access_log=self._logs.access,
-            metrics_log=self._logs.metrics,
-            metrics=Telemetry(
-                models=self._registry,
-                status=self._status,
-                store=self._store,
-                answers=lambda: self._listeners.request_log.counts,
-            ),
+            self._gate,
+            self._make_engine,
+            self._logs,
+            self._safe_mode.resume,
         )
 
     async def _boot(self) -> None:
@@ -190,8 +128,8 @@ class Server:
         reached("boot.claimed")
         await self._sweep()
         reached("boot.swept")
-        await self._engine.open()
-        await self._listeners.start()
+        await self._parts.engine.open()
+        await self._parts.listeners.start()
         reached("boot.listening")
         replay = await self._plan()
         self._status.replaying(replay)
@@ -201,28 +139,31 @@ class Server:
         if self._status.safe_mode:  # which goes on counting as a boot that did not finish
             self._safe_mode.begin(replay)
         else:
-            await self._enter_running()
+            await self._life.enter_running()
         self._gate.open()
         self._status.complete()
         logger.info("Ready after %.3f s.", self._status.recovered_in)
         logger.info("Model server started.")
 
     async def _sweep(self) -> None:
-        """Remove what older lives left behind: temporary folders, and kept archives that nothing names any more."""
+        """Remove what older lives left behind: processes, temporary folders, kept archives that nothing names any more."""
         try:
             keep = await self._store.referenced_digests()
         except NotCommitted as error:
             logger.warning("Leftovers are not swept: %s", error.message)
             return
-        for gone in await asyncio.to_thread(self._archives.sweep, keep):
+        for pid in await asyncio.to_thread(sweep_leftovers, self._store.store_uuid, self._store.epoch):
+            logger.warning("Killed process %d, a leftover of an earlier life of this server.", pid)
+        for gone in await asyncio.to_thread(self._parts.archives.sweep, keep):
             logger.info("Removed leftover %s.", gone)
 
     async def _plan(self) -> Replay:
+        parts = self._parts
         opened: dict[str, ModelArchive] = {}
-        startup = await name_startup_models(self._archives, self._settings, opened)
-        self._manager.know_startup_models({model.name: model.model.url for model in startup})
+        startup = await name_startup_models(parts.archives, self._settings, opened)
+        parts.manager.know_startup_models({model.name: model.model.url for model in startup})
         snapshot = await self._store.snapshot()
-        self._state.adopt(snapshot)
+        parts.state.adopt(snapshot)
         plan = make_plan(
             self._decision, self._facts, snapshot, startup, quarantine_after=self._settings.quarantine_after
         )
@@ -230,28 +171,14 @@ class Server:
             plan,
             await self._store.pending(),
             opened,
-            state=self._state,
-            activator=self._activator,
+            state=parts.state,
+            activator=parts.activator,
             registry=self._registry,
-            attempts=self._attempts,
-            parallel=2 * self._cores,
+            attempts=parts.attempts,
+            parallel=2 * parts.cores,
             quarantine_after=self._settings.quarantine_after,
             replay_wait=self._settings.replay_wait,
         )
-
-    async def _enter(self, state: IncarnationState, reason: str = "") -> bool:
-        """Step this incarnation's row; a store that is away leaves it dirty, which is the safe side."""
-        try:
-            await self._store.advance(state, reason)
-        except (NotCommitted, OutcomeUnknown) as error:
-            logger.warning("The state %s is not recorded: %s", state.value, error.message)
-            return False
-        return True
-
-    async def _enter_running(self) -> bool:
-        """The boot has finished."""
-        self._running = await self._enter(IncarnationState.RUNNING)
-        return self._running
 
     # --- while running -----------------------------------------------------------------------------------------------
 
@@ -260,88 +187,26 @@ class Server:
         while True:
             await asyncio.sleep(self._settings.heartbeat_interval)
             await self._store.heartbeat({served.key: served.requests_seen for served in self._registry})
-            await self._state.flush()
-            if not self._running and not self._status.safe_mode:
-                await self._enter_running()
-            if self._store.health is StoreHealth.FENCED:
+            await self._parts.state.flush()
+            if not self._life.running and not self._status.safe_mode:
+                await self._life.enter_running()
+            if self._store.health is StoreHealth.FENCED and not self._stop.is_set():
                 logger.error("Another server has taken the store: management is closed, this server drains and ends.")
                 self._gate.close("Another server has taken the store; this one is ending.")
                 self._stop_reason = "fenced"
                 self._stop.set()
 
-    # --- stop --------------------------------------------------------------------------------------------------------
-
-    async def _interrupt(self, boot: asyncio.Task[None]) -> int:
-        """An orderly stop while booting: stays dirty, so the next boot repeats the decision; counts as no failed boot."""
-        logger.info("Stopping while booting (%s); the next boot repeats the decision.", self._stop_reason)
-        self._status.stopping()
-        boot.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await boot
-        await self._end_boot()
-        await self._listeners.close()
-        await self._registry.close()  # else the pools would replace the workers that the engine ends
-        await self._engine.close()
-        await self._store.close()
-        return EXIT_CLEAN
-
-    async def _end_boot(self) -> None:
-        """The boot did not finish, by order and not by a crash."""
-        try:
-            await self._store.interrupt_boot(self._stop_reason)
-        except (NotCommitted, OutcomeUnknown) as error:
-            logger.warning("The stop while booting is not recorded: %s", error.message)
-
-    async def _shut_down(self) -> int:
-        """Not ready, stop accepting, drain, stop workers, and last of all the clean mark."""
-        logger.info("Stopping (%s).", self._stop_reason)
-        reached("stop.begun")
-        fenced = self._store.health is StoreHealth.FENCED
-        self._status.stopping()
-        await self._safe_mode.close()
-        settled = await self._drain()
-        reached("stop.drained")
-        await self._registry.close()  # else the pools would replace the workers that the engine ends
-        await self._engine.close()
-        reached("stop.workers_gone")
-        left = self._state.api_registrations
-        clean = (
-            settled
-            and not fenced
-            and not self._hurry.is_set()
-            and await self._enter(IncarnationState.CLEAN, self._stop_reason)
+    def _shutdown(self) -> Shutdown:
+        return Shutdown(
+            self._store,
+            self._life,
+            self._parts,
+            self._registry,
+            self._gate,
+            self._status,
+            self._safe_mode,
+            drain_timeout=self._settings.drain_timeout,
         )
-        if not self._running:
-            await self._end_boot()
-        reached("stop.marked")
-        if clean and left:
-            logger.warning("%d API registrations will not return without --recover.", len(left))
-        await self._store.close()
-        logger.info("Model server stopped%s.", "" if clean else ", without the clean-shutdown mark")
-        if fenced:
-            return EXIT_FENCED
-        return EXIT_CLEAN if clean else EXIT_UNCLEAN
-
-    async def _drain(self) -> bool:
-        """Finish what was accepted, within `drain_timeout`; True where every management change is settled."""
-        entered = self._running and await self._enter(IncarnationState.STOPPING, self._stop_reason)
-        await self._listeners.stop_accepting()
-        hurry = asyncio.create_task(self._hurry.wait())
-        changes = asyncio.create_task(self._settle_changes())
-        requests = asyncio.create_task(self._inference.drain(self._settings.drain_timeout))
-        both = asyncio.gather(changes, requests, return_exceptions=True)
-        await asyncio.wait((hurry, both), timeout=self._settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
-        settled = changes.done() and not changes.cancelled() and changes.exception() is None
-        for task in (hurry, both):
-            task.cancel()
-        await self._listeners.close()
-        return entered and settled
-
-    async def _settle_changes(self) -> None:
-        """Every accepted management change has its outcome, and the store has recorded it."""
-        await self._gate.drain()
-        await self._changes.close()
-        await self._state.flush()
 
 
 async def serve(
