@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mms.config.options import BY_NAME
 from mms.errors import MmsError, UsageError
 from mms.identity import start_ticks
 
@@ -41,16 +42,18 @@ def parser() -> argparse.ArgumentParser:
     """MMS's flags, and the two of recovery."""
     parse = argparse.ArgumentParser(prog="multi-model-server", description="Multi model server, with a memory.")
     verb = parse.add_mutually_exclusive_group()
-    verb.add_argument("--start", action="store_true", help="start the server (the default)")
-    verb.add_argument("--stop", action="store_true", help="stop the server that runs, cleanly, and wait for it")
-    parse.add_argument("--mms-config", metavar="FILE", help="config.properties, or `sagemaker` for the built-in one")
-    parse.add_argument("--model-store", metavar="DIR", help="folder that archives are read from")
-    parse.add_argument("--models", metavar="[NAME=]URL", nargs="+", help="models to load at start, or ALL")
-    parse.add_argument("--log-config", metavar="FILE", help="Python logging configuration file")
-    parse.add_argument("--foreground", action="store_true", help="stay in the foreground")
+    verb.add_argument("--start", action="store_true", help="Start the server (the default).")
+    verb.add_argument("--stop", action="store_true", help="Stop the server that runs, cleanly, and wait for it.")
+    parse.add_argument(
+        "--mms-config", metavar="FILE", help="The file config.properties, or `sagemaker` for the built-in one."
+    )
+    parse.add_argument("--model-store", metavar="DIR", help=BY_NAME["model_store"].help)
+    parse.add_argument("--models", metavar="[NAME=]URL", nargs="+", help=BY_NAME["load_models"].help)
+    parse.add_argument("--log-config", metavar="FILE", help=BY_NAME["log_config"].help)
+    parse.add_argument("--foreground", action="store_true", help="Stay in the foreground.")
     boot = parse.add_mutually_exclusive_group()
-    boot.add_argument("--recover", action="store_true", help="bring the stored registrations back after a clean stop")
-    boot.add_argument("--clean-start", action="store_true", help="start with the configured models only")
+    boot.add_argument("--recover", action="store_true", help=BY_NAME["recover"].help)
+    boot.add_argument("--clean-start", action="store_true", help=BY_NAME["clean_start"].help)
     return parse
 
 

@@ -145,8 +145,10 @@ class WantedState:
         A life that began with a replay looks them up at the first question, so that the boot need not wait for it.
         """
         row = self.rows.get(name)
+        if row is None:
+            return {}
         known = self.override_seqs[name]
-        if row is None or all(option in known for option in row.overrides):
+        if all(option in known for option in row.overrides):
             return known
         try:
             found = read_off([entry for entry in await self._entries(name) if entry.generation == row.generation])

@@ -9,7 +9,8 @@ import typer.main
 
 from mms.cli import app
 from mms.config.option import Layer
-from mms.config.options import OPTIONS
+from mms.config.options import BY_NAME, OPTIONS
+from mms.launcher import parser
 
 FLAGS = [option for option in OPTIONS if option.flag and Layer.COMMAND_LINE in option.layers]
 
@@ -42,3 +43,10 @@ def test_a_command_that_finds_no_server_says_so_in_one_line_and_exits_69(command
     assert run.returncode == 69
     assert re.fullmatch(r"No server answers at http://127\.0\.0\.1:1 \(.+\); name it with .+\n", run.stderr)
     assert run.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["model_store", "load_models", "log_config", "recover", "clean_start"])
+def test_the_originals_command_line_describes_its_flags_in_the_tables_words_too(name):
+    actions = {flag: action for action in parser()._actions for flag in action.option_strings}
+
+    assert actions[BY_NAME[name].flag].help == BY_NAME[name].help
