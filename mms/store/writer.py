@@ -15,6 +15,7 @@ from mms.store import meta, verification
 from mms.store.ballast import Ballast
 from mms.store.claim import Claim, claim
 from mms.store.counts import StoreCounts
+from mms.store.custody import Custody
 from mms.store.database import Transaction
 from mms.store.meta import Meta, OtherEpoch
 from mms.store.opening import Opened
@@ -52,7 +53,7 @@ class Writer:
         self.ballast = Ballast(where.file(".ballast")) if where.sqlite else None
         self._uncertain: Meta | None = None
         self._blocked = ""
-        self._witness_failed = False
+        self._custody = Custody(opened.lock, opened.witness)
         self._pause = threading.Event()
 
     @property
@@ -80,7 +81,7 @@ class Writer:
         except (Trouble, NotCommitted, OutcomeUnknown) as error:
             raise StoreUnreachable(f"The store could not be claimed: {error.message}") from error
         self._committed(made.meta, "claim")
-        self._describe_lock(made.meta.epoch)
+        self._custody.describe(made.meta.epoch)
         if self.ballast is not None:
             self.ballast.renew()
         return made
@@ -276,15 +277,12 @@ class Writer:
         self._database.reopen()
         try:
             self._database.empty_log()
-            if not self._opened.lock.held():
-                self._opened.lock.acquire()
-                self._describe_lock(self.meta.epoch)
+            self._custody.keep_lock(self.meta.epoch)
             with self._database.transaction() as tx:
                 found = self._fence(tx)
                 meta.save(tx, self.server_id, found, epoch=found.epoch)  # that it can be written again is the question
         except StoreInUse as error:
-            self.health = StoreHealth.FENCED
-            logger.error("The store's lock was lost: %s", error.message)
+            self._lock_lost(error)
             return True
         except OtherEpoch as other:
             self._other(other)
@@ -293,26 +291,23 @@ class Writer:
             logger.debug("The store is still away: %s", trouble.message)
             return False
         self.health = StoreHealth.READ_ONLY if self._blocked else StoreHealth.OK
-        self._write_witness(self.meta)
+        self._custody.testify(self.meta.mark)
         logger.warning("The store is back (%s).", meta.describe(self.meta.mark))
         return True
 
     def check_lock(self) -> None:
-        """See that the lock is still ours; a lost one is taken again, if nobody else has it. Raises NotCommitted."""
+        """See that the lock is still ours. Raises NotCommitted."""
         try:
-            if self._opened.lock.held():
-                return
-        except Trouble as trouble:
-            raise self._refusal(trouble) from trouble
-        try:
-            self._opened.lock.acquire()
+            self._custody.keep_lock(self.meta.epoch)
         except StoreInUse as error:
-            self.health = StoreHealth.FENCED
-            logger.error("The store's lock was lost: %s", error.message)
-            raise Fenced(error.message) from error
+            raise self._lock_lost(error) from error
         except Trouble as trouble:
             raise self._refusal(trouble) from trouble
-        self._describe_lock(self.meta.epoch)
+
+    def _lock_lost(self, error: StoreInUse) -> Fenced:
+        self.health = StoreHealth.FENCED
+        logger.error("The store's lock was lost: %s", error.message)
+        return Fenced(error.message)
 
     # --- after a commit ----------------------------------------------------------------------------------------------
 
@@ -322,7 +317,7 @@ class Writer:
         self._recovered_space()
         if place:
             failpoints.reached(f"{place}.after_commit")
-        self._write_witness(after)
+        self._custody.testify(after.mark)
         if place:
             failpoints.reached(f"{place}.after_witness")
 
@@ -330,24 +325,6 @@ class Writer:
         if self.health is StoreHealth.READ_ONLY and not self._blocked:
             self.health = StoreHealth.OK
             logger.warning("The store can be written again.")
-
-    def _write_witness(self, after: Meta) -> None:
-        """The change is durable without it; what is lost with it is the proof against a store that goes back in time."""
-        try:
-            self._opened.witness.write(after.mark)
-        except OSError as error:
-            if not self._witness_failed:
-                logger.error("The witness %s cannot be written: %s", self._opened.witness.path, error.strerror)
-            self._witness_failed = True
-            self._opened.witness.close()
-            return
-        self._witness_failed = False
-
-    def _describe_lock(self, epoch: int) -> None:
-        try:
-            self._opened.lock.describe(epoch)
-        except Trouble as trouble:
-            logger.warning("The lock could not be described: %s", trouble.message)
 
     def close(self) -> None:
         """Close everything; the lock last."""
