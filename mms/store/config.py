@@ -21,4 +21,4 @@ class StoreConfig:
     clean_start: bool = False  # a damaged file is moved aside, never deleted
     # Retention never removes an entry that is younger than this, nor one of the newest so many.
     journal_keep_days: float = 90.0
-    journal_keep_entries: int = 10_000
+    journal_keep_entries: int = 100_000
