@@ -248,6 +248,40 @@ def test_names_with_dots_dashes_and_mixed_case_work_in_every_source(server: Runn
         assert server.predict(name, "0").text == "1"
 
 
+def test_a_value_keeps_the_number_of_the_entry_that_gave_it_whatever_comes_after(server: RunningServer) -> None:
+    make_model(server.models, "m", BATCH_LENGTH)
+
+    def wheres() -> dict[str, str]:
+        settings = server.manage("GET", "/models/m/settings").json()["settings"]
+        return {name: one["where"] for name, one in settings.items() if one["source"] == "api"}
+
+    server.start()
+    change(server, "POST", "/models?url=m&initial_workers=1&batch_size=4")
+    change(server, "PUT", "/models/m?batch_size=8")
+    change(server, "PUT", "/models/m?max_batch_delay=9&batch_size=8")
+    one, two, three = "journal entry 1", "journal entry 2", "journal entry 3"
+    expected = {"min_workers": one, "batch_size": two, "max_batch_delay": three}
+    assert wheres() == expected
+    server.kill()
+    server.start()
+    assert wheres() == expected
+
+    change(server, "POST", "/restore?seq=2")
+    change(server, "PUT", "/models/m?max_batch_delay=9")
+    expected["max_batch_delay"] = "journal entry 5"
+    assert wheres() == expected
+    assert server.stop() == 0
+    server.start("--recover")
+    assert wheres() == expected
+
+    change(server, "DELETE", "/models/m")
+    change(server, "POST", "/models?url=m&batch_size=8")
+    assert wheres() == {"batch_size": "journal entry 7"}
+    server.kill()
+    server.start()
+    assert wheres() == {"batch_size": "journal entry 7"}
+
+
 def test_an_api_value_that_is_not_the_manifests_is_used_and_said_once_in_the_log(server: RunningServer) -> None:
     make_model(server.models, "m", BATCH_LENGTH, model={"batchSize": 8, "responseTimeout": 30})
     server.start()
