@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
-from mms.errors import MmsError, UsageError
+from mms.errors import MmsError
 
 DEFAULT_SERVER = "http://127.0.0.1:8081"
 SERVER_VARIABLE = "MMS_MANAGEMENT_URL"
@@ -41,18 +39,6 @@ class Answer:
     document: Document
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the socket file."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 class ManagementClient:
     """Asks one server. `server` is `http://host:port`, `https://host:port` or `unix:/path`, as `management_address` has it.
 
@@ -61,7 +47,11 @@ class ManagementClient:
 
     def __init__(self, server: str | None = None, *, timeout: float = TIMEOUT) -> None:
         self.server = (server or DEFAULT_SERVER).rstrip("/")
-        self._connection = _connection(self.server, timeout)
+        # Imported here: TLS and mail parsing come with it, and `mms serve` reads this module too.
+        from mms.connection import Failure, connection
+
+        self._failure = Failure
+        self._connection = connection(self.server, timeout)
 
     def __enter__(self) -> ManagementClient:
         return self
@@ -91,7 +81,7 @@ class ManagementClient:
             self._connection.request(method, target, headers=dict(headers))
             response = self._connection.getresponse()
             body = response.read()
-        except (OSError, http.client.HTTPException) as error:
+        except self._failure as error:
             self._connection.close()
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise ServerUnreachable(
@@ -135,20 +125,6 @@ class ManagementClient:
 def model_path(name: str, *more: str) -> str:
     """The path of a model's route, with any character in its name."""
     return "/" + "/".join(quote(part, safe="") for part in ("models", name, *more))
-
-
-def _connection(server: str, timeout: float) -> http.client.HTTPConnection:
-    if server.startswith("unix:/"):
-        return _UnixConnection(server.removeprefix("unix:"), timeout)
-    try:
-        parts = urlsplit(server)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query:
-        raise UsageError(f"--server must be http://host:port, https://host:port or unix:/path, not {server}.")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname, port, timeout=timeout)
 
 
 def _text(value: object) -> str:

@@ -50,3 +50,10 @@ def test_the_originals_command_line_describes_its_flags_in_the_tables_words_too(
     actions = {flag: action for action in parser()._actions for flag in action.option_strings}
 
     assert actions[BY_NAME[name].flag].help == BY_NAME[name].help
+
+
+def test_what_only_other_commands_need_is_not_imported_to_serve():
+    code = "import sys, mms.cli; print([name for name in ('http.client', 'rich.table', 'sqlalchemy') if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert run.stdout == "[]\n"

@@ -94,3 +94,27 @@ def test_nobody_there_is_one_line_that_says_what_to_do():
 def test_an_address_of_another_form_is_refused_by_name(server):
     with pytest.raises(UsageError, match=r"^--server must be http://host:port"):
         ManagementClient(server)
+
+
+def test_a_server_that_listens_on_a_socket_file_is_asked_there(tmp_path):
+    class Unix(ThreadingHTTPServer):
+        address_family = socket.AF_UNIX
+
+        def server_bind(self) -> None:
+            self.socket.bind(self.server_address)
+
+    class Local(Answers):
+        def address_string(self) -> str:
+            return "local"
+
+    server = Unix(str(tmp_path / "socket"), Local)  # type: ignore[arg-type]
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        with ManagementClient(f"unix:{tmp_path}/socket") as client:
+            assert client.get("/recovery")["path"] == "/recovery"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
