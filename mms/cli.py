@@ -22,11 +22,11 @@ from mms.errors import (
     StoreUnreachable,
     UsageError,
 )
+from mms.usage import EXIT_USAGE, complaint
 
 #: Exit codes, after sysexits.h where it has a fitting one. 75 and 78 are not to be retried blindly.
 EXIT_OK = 0
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_UNREACHABLE = 69  # the store of a boot, or the server that a command asks
 EXIT_STORE_IN_USE = 75
 EXIT_STORE_DAMAGED = 78
@@ -40,6 +40,9 @@ _EXIT_CODES: dict[type[MmsError], int] = {
     StoreNewer: EXIT_STORE_DAMAGED,
     StoreOutdated: EXIT_STORE_DAMAGED,
 }
+
+#: The parser's own errors; the base of the one that typer shows in public, so whichever parser typer brings.
+_WrongWords: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     help="mms: a multi-model inference server that never forgets what an operator told it.",
@@ -148,14 +151,27 @@ app.add_typer(store.store_app, name="store")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: errors of ours are one line on stderr, with the exit code that belongs to them."""
+    """Run one command and exit: whatever is wrong is one line on stderr, with the exit code that belongs to it."""
     argv = _repeat_models(list(sys.argv[1:] if arguments is None else arguments))
     try:
-        app(args=argv, standalone_mode=True, prog_name="mms")
+        code = app(args=argv, standalone_mode=False, prog_name="mms")
     except MmsError as error:
         typer.echo(error.message, err=True)
         sys.exit(exit_code(error))
-    sys.exit(EXIT_OK)
+    except typer.Abort:
+        typer.echo("Aborted.", err=True)
+        sys.exit(EXIT_FAILED)
+    except _WrongWords as error:
+        typer.echo(_usage_line(error), err=True)
+        sys.exit(EXIT_USAGE)
+    sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+def _usage_line(error: Any) -> str:
+    """What the parser complains of, in one line; where it was given no words at all, its help is the answer."""
+    message = error.format_message()
+    asked_nothing = type(error).__name__ == "NoArgsIsHelpError"
+    return message if asked_nothing else complaint(error.ctx.command_path if error.ctx else "mms", message)
 
 
 def exit_code(error: MmsError) -> int:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from mms.config.options import BY_NAME
 from mms.errors import MmsError, UsageError
 from mms.identity import start_ticks
+from mms.usage import Parser
 
 PID_FILE = ".model_server.pid"
 ALREADY_RUNNING = "Model server is already running, please use multi-model-server --stop to stop MMS."
@@ -40,7 +41,7 @@ class Process(NamedTuple):
 
 def parser() -> argparse.ArgumentParser:
     """MMS's flags, and the two of recovery."""
-    parse = argparse.ArgumentParser(prog="multi-model-server", description="Multi model server, with a memory.")
+    parse = Parser(prog="multi-model-server", description="Multi model server, with a memory.")
     verb = parse.add_mutually_exclusive_group()
     verb.add_argument("--start", action="store_true", help="Start the server (the default).")
     verb.add_argument("--stop", action="store_true", help="Stop the server that runs, cleanly, and wait for it.")

@@ -14,10 +14,10 @@ from mms.config.kinds import Unfit
 from mms.config.option import Option
 from mms.config.options import MODEL_OPTIONS
 from mms.errors import MmsError
+from mms.usage import EXIT_USAGE, Parser
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 _FLAGS = {"batch_size": "--max-batch-size"}  # where it is not the option's own name
 
@@ -61,7 +61,7 @@ def _build(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="model-archiver", description="Packs a folder into a model archive.")
+    parser = Parser(prog="model-archiver", description="Packs a folder into a model archive.")
     add = parser.add_argument
     add("--model-name", required=True, metavar="NAME", help="name of the model and, with .mar after it, of the archive")
     add("--model-path", required=True, type=Path, metavar="FOLDER", help="folder with the model's files")

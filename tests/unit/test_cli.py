@@ -57,3 +57,33 @@ def test_what_only_other_commands_need_is_not_imported_to_serve():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("serve --bogus", "mms serve: No such option: --bogus. See mms serve --help."),
+        ("serve --accept-store-loss x", "mms serve: Invalid value for '--accept-store-loss': .+ See mms serve --help."),
+        ("nosuch", "mms: No such command 'nosuch'. See mms --help."),
+        ("config check --foo", "mms config check: No such option: --foo. See mms config check --help."),
+        ("settings", "mms settings: Missing argument 'MODEL'. See mms settings --help."),
+        ("multi-model-server --bogus", "multi-model-server: unrecognized arguments: --bogus. See multi-model-server --help."),
+        ("multi-model-server --start --stop", "multi-model-server: argument --stop: not allowed with argument --start. See .+"),
+        ("model-archiver --bogus", "model-archiver: the following arguments are required: --model-name, --model-path. See .+"),
+        ("model-archiver --model-name m --model-path . --bogus", "model-archiver: unrecognized arguments: --bogus. See .+"),
+    ],
+)  # fmt: skip
+def test_a_wrong_word_is_answered_in_one_line_that_names_it_and_the_help_with_exit_code_2(words, line):
+    run = subprocess.run([sys.executable, "-P", "-m", "mms", *words.split()], capture_output=True, text=True)
+
+    assert (run.returncode, run.stdout) == (2, "")
+    assert re.fullmatch(line, run.stderr.removesuffix("\n"))
+
+
+@pytest.mark.parametrize("words", ["", "config", "serve --help", "multi-model-server --help", "model-archiver --help"])
+def test_help_is_shown_where_it_is_asked_for_or_nothing_is(words):
+    run = subprocess.run([sys.executable, "-P", "-m", "mms", *words.split()], capture_output=True, text=True)
+
+    assert run.returncode == (0 if "--help" in words else 2)
+    assert "--help" in run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
