@@ -82,6 +82,8 @@ class RunningServer:
 
     def launch(self, *flags: str) -> RunningServer:
         """Start the process; returns at once."""
+        self._http.close()
+        self._http = httpx.Client(timeout=60, trust_env=False)  # connections of an earlier life are dead
         file = self.folder / "config.properties"
         file.write_text("".join(f"{key}={value}\n" for key, value in self.config.items()))
         command = [sys.executable, "-P", "-m", "mms", "serve", "--config", str(file), *flags]
