@@ -14,6 +14,9 @@ from mms.config.sources import read_sources
 from mms.errors import UsageError
 from mms.records import BootOptions
 
+_COLLECT_AFTER = 20_000
+"""Objects: requests under way are many and hold no cycles, and the collector would walk them again and again to find none."""
+
 
 def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str = "--config") -> int:
     """Run one server life in this process; returns its exit code. Raises BootError in one line."""
@@ -64,6 +67,7 @@ def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str
         )
 
     gc.freeze()  # the modules live as long as the process: the collector need not walk them again
+    gc.set_threshold(_COLLECT_AFTER, 20, 20)
     try:
         return uvloop.run(serve(settings, sources, options, make_engine, logs))
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httptools
 
+from mms.api.routes import PredictionRoute
 from mms.request import Header
 
 MAX_REQUEST_LINE = 4096
@@ -53,6 +54,38 @@ class RequestHead:
         """Whether the request line or the headers are over the limits."""
         line = len(self.method) + len(self.url) + len(" HTTP/1.1") + 1
         return line > MAX_REQUEST_LINE or sum(len(n) + len(v) + 4 for n, v in self.headers) > MAX_HEADERS
+
+
+class KnownHead:
+    """The head of a prediction that came whole in one piece: a client that repeats it word for word is not parsed again."""
+
+    __slots__ = ("_raw", "_whole", "head", "query", "route", "size")
+
+    MOST = 2048  # bytes that a connection keeps
+
+    def __init__(self, head: RequestHead, route: PredictionRoute, query: bytes) -> None:
+        self.head = head
+        self.route = route
+        self.query = query
+        self.size = 0
+        self._raw = b""
+        self._whole = 0
+
+    def learnt_from(self, data: bytes) -> KnownHead | None:
+        """This head as the bytes in which it came; None unless `data` is the head and a body of the declared length, no more."""
+        head = self.head
+        size = data.find(b"\r\n\r\n") + 4
+        framed = any(name.lower() in (b"transfer-encoding", b"upgrade") for name, _ in head.headers)
+        if framed or head.expects_continue or not head.keep_alive:
+            return None
+        if not 4 <= size <= self.MOST or size + head.length != len(data):
+            return None
+        self.size, self._raw, self._whole = size, data[:size], len(data)
+        return self
+
+    def begins(self, data: bytes) -> bool:
+        """Whether `data` is one whole request with this very head."""
+        return len(data) == self._whole and data.startswith(self._raw)
 
 
 def origin_form(url: bytes) -> tuple[bytes, bytes]:

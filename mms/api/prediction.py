@@ -121,6 +121,7 @@ class PredictionExchange:
         if self.answered:
             return
         self.answered = True
+        self._request = None  # it holds this method: what refers to itself would be left to the garbage collector
         connection = self._connection
         if isinstance(result, InferenceResponse) and not _plain(result):
             try:

@@ -18,10 +18,10 @@ from uvicorn.server import ServerState
 from mms.api.access_log import peer_name
 from mms.api.errors import INVALID_MESSAGE, error_answer
 from mms.api.exchange import AsgiExchange, Exchange, ReadyAnswer
-from mms.api.head import MAX_HEADERS, MAX_REQUEST_LINE, RequestHead, origin_form
+from mms.api.head import MAX_HEADERS, MAX_REQUEST_LINE, KnownHead, RequestHead, origin_form
 from mms.api.json_text import MIME
 from mms.api.prediction import PredictionExchange, wanted_model
-from mms.api.routes import decoded
+from mms.api.routes import PredictionRoute, decoded
 from mms.api.site import Site
 from mms.api.wire import reason_phrase, too_large
 from mms.errors import BadInput
@@ -55,6 +55,8 @@ class MmsProtocol(HttpToolsProtocol):
         self._idle_since = 0.0
         self._peer = b""
         self._advancing = False
+        self._known: KnownHead | None = None
+        self._candidate: KnownHead | None = None
 
     # --- the transport's calls ----------------------------------------------------------------------------------------
 
@@ -88,7 +90,15 @@ class MmsProtocol(HttpToolsProtocol):
         """Parse what came."""
         if self._refused:
             return
+        between = self._in_head and not self._head_bytes and self._reading is None
+        known = self._known
+        if known is not None and between and known.begins(data):
+            self._take(self._prediction(known.head, known.route, known.query))
+            self.on_body(data[known.size :])
+            self.on_message_complete()
+            return
         self._head_bytes += len(data)
+        self._candidate = None
         try:
             self._feed(data)
         except httptools.HttpParserCallbackError:
@@ -99,6 +109,8 @@ class MmsProtocol(HttpToolsProtocol):
         else:
             if self._in_head and self._head_bytes > MAX_REQUEST_LINE + MAX_HEADERS and not self._refused:
                 self._refuse_message(INVALID_MESSAGE)
+            elif between and self._candidate is not None and self._in_head and self._reading is None:
+                self._known = self._candidate.learnt_from(data)
 
     def _feed(self, data: bytes) -> None:
         while data and self.parser is not None:
@@ -205,21 +217,29 @@ class MmsProtocol(HttpToolsProtocol):
         if not path.startswith(b"/") and path != b"*":
             path, query = origin_form(head.url)
         route = site.router.find(path) if site.router is not None and head.method != b"OPTIONS" else None
+        if route is not None:
+            self._candidate = KnownHead(head, route, query)
+            return self._prediction(head, route, query)
         limit = site.max_request_size
-        if route is not None:
-            own = site.models.max_request_size(route.model or wanted_model(route, query, site.service) or "")
-            limit = limit if own is None else own
-        if (
-            head.length > limit
-        ):  # a client that waits for leave to send will send nothing: what follows cannot be told apart
-            return ReadyAnswer(
-                self, too_large(close=False), close=head.expects_continue, received=head.expects_continue
-            )
-        if route is not None:
-            return PredictionExchange(self, head, route, query, limit)
+        if head.length > limit:
+            return self._too_large(head)
         request_id = site.request_ids.next()
         scope = self._scope(head, path, query, request_id)
         return AsgiExchange(self, head, scope, self.app, limit, request_id)
+
+    def _prediction(self, head: RequestHead, route: PredictionRoute, query: bytes) -> Exchange:
+        site = self.site
+        limit = site.models.max_request_size(route.model or wanted_model(route, query, site.service) or "")
+        if limit is None:
+            limit = site.max_request_size
+        if head.length > limit:
+            return self._too_large(head)
+        return PredictionExchange(self, head, route, query, limit)
+
+    def _too_large(self, head: RequestHead) -> Exchange:
+        # A client that waits for leave to send will send nothing: what follows cannot be told apart.
+        waits = head.expects_continue
+        return ReadyAnswer(self, too_large(close=False), close=waits, received=waits)
 
     def _scope(self, head: RequestHead, path: bytes, query: bytes, request_id: str) -> HTTPScope:
         return {

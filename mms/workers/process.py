@@ -28,6 +28,7 @@ RUNTIMES = ("python", "python3")
 """What a manifest's runtime may be here: the server's own interpreter."""
 
 _LAST_WORDS = 0.5  # seconds to wait for the rest of a dead worker's socket, which a process of its own may hold open
+_JOINED = 65_536  # bytes: up to here, copying frames together costs less than writing them one by one
 _LEAVE = 1.0  # seconds for a worker to end by itself once it has closed its socket or failed to load
 
 
@@ -47,6 +48,7 @@ class LocalWorker:
         self._transport: asyncio.WriteTransport | None = None
         self._output: list[WorkerOutput] = []
         self._in_flight: deque[Batch] = deque()
+        self._held_back: list[bytes] = []
         self._response_timeout = spec.response_timeout
         self._head_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -179,17 +181,24 @@ class LocalWorker:
             raise RuntimeError(f"Worker {self._id} of model {self._name} holds {MAX_IN_FLIGHT} batches.")
         buffers = messages.encode_batch(batch.requests)
         batch.sent = now = self._loop.time()
-        if not self._in_flight:
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._response_timeout, self._check_response)
+        if self._in_flight:
+            # It has enough to do until the loop comes round: all that is sent to it in this turn leaves in one write.
+            if not self._held_back:
+                self._loop.call_soon(self._write_held_back)
+            self._held_back += buffers
+        else:
             self._head_since = now
             if state is WorkerState.READY:
                 self._to(WorkerState.BUSY)
+            _write(transport, buffers)
         self._in_flight.append(batch)
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._response_timeout, self._check_response)
-        if len(buffers) == 1:
-            transport.write(buffers[0])
-        else:
-            transport.writelines(buffers)
+
+    def _write_held_back(self) -> None:
+        buffers, self._held_back = self._held_back, []
+        if buffers and self._transport is not None:
+            _write(self._transport, buffers)
 
     def configure(self, *, batch_size: int, response_timeout: float, max_response_size: int) -> None:
         """Change live settings; those of the worker's own hold from the next batch on."""
@@ -200,6 +209,7 @@ class LocalWorker:
                 self._timer = None
                 self._check_response()
         if self._transport is not None and self._state in (WorkerState.READY, WorkerState.BUSY):
+            self._write_held_back()
             content = {"batch_size": batch_size, "max_response_size": max_response_size}
             self._transport.write(messages.encode_control(messages.CONFIGURE, content))
 
@@ -285,6 +295,7 @@ class LocalWorker:
             else:
                 self._cause = WorkerDied("Worker scaled down.", detail=f"{self._subject} was stopped.")
                 if self._transport is not None:
+                    self._write_held_back()
                     self._transport.write(messages.encode_control(messages.STOP, None))
         try:
             await asyncio.wait_for(asyncio.shield(self.gone), grace)
@@ -355,6 +366,16 @@ class LocalWorker:
     def _subject(self) -> str:
         pid = self._child.pid if self._child is not None else None
         return f"Worker {self._id} of model {self._name} (pid {pid})"
+
+
+def _write(transport: asyncio.WriteTransport, buffers: list[bytes]) -> None:
+    """Small pieces in one write; large ones one after the other, not copied together."""
+    if len(buffers) == 1:
+        transport.write(buffers[0])
+    elif sum(map(len, buffers)) <= _JOINED:
+        transport.write(b"".join(buffers))
+    else:
+        transport.writelines(buffers)
 
 
 class _Connection(asyncio.Protocol):
