@@ -121,6 +121,11 @@ def clean_environment(folder: Path) -> dict[str, str]:
     }
 
 
+def peer_environment(folder: Path) -> dict[str, str]:
+    """The same for a server with a Python of its own, where this project's modules must not be found."""
+    return {name: value for name, value in clean_environment(folder).items() if not name.startswith("PYTHON")}
+
+
 class _ModelServer(Contender):
     """What this server and multi-model-server have in common: configuration file and management API."""
 
@@ -191,7 +196,7 @@ class MultiModelServer(_ModelServer):
             *(str(scripts / "multi-model-server"), "--start", "--foreground"),
             *("--mms-config", str(config), "--model-store", str(models)),
         ]
-        environment = clean_environment(folder)
+        environment = peer_environment(folder)
         return Running(folder, command, {**environment, "PATH": f"{scripts}{os.pathsep}{environment['PATH']}"})
 
 
@@ -224,7 +229,7 @@ class Mosec(Contender):
         command = [python, str(SERVED / "mosec_app.py"), "--address", "127.0.0.1", "--port", str(port)]
         app = (workload.model, material.archive(workload.model), workload.batch_size, workload.delay_ms)
         environment = {"BENCH_APP": "\n".join(map(str, (*app, workload.workers, routes)))}
-        return Running(folder, command, {**clean_environment(folder), **environment}), port
+        return Running(folder, command, {**peer_environment(folder), **environment}), port
 
 
 PEERS: dict[str, type[Mosec] | type[MultiModelServer]] = {Mosec.name: Mosec, MultiModelServer.name: MultiModelServer}
