@@ -1,0 +1,133 @@
+"""PostgreSQL under attack: all its processes killed, and a network between it and the server that cuts, delays and swallows."""
+
+from __future__ import annotations
+
+import time
+
+from chaos.history import Outcome
+from chaos.site import until
+from chaos.story import Story
+from chaos.trial import POSTGRES, Fault, Trial
+from chaos.violation import Violation
+from tests.postgres_proxy import Fault as Cut
+from tests.postgres_proxy import PostgresProxy
+
+ANSWER_WITHIN = 10.0
+BACK_WITHIN = 20.0
+
+
+def database_killed(trial: Trial) -> None:
+    """SIGKILL of every PostgreSQL process under load, and its restart: inference goes on, and the server is not restarted."""
+    rng = trial.rng
+    postgres = trial.databases.postgres
+    with trial.story() as story:
+        story.boot()
+        story.load().wait_for(rng.randrange(2, 8))
+        time.sleep(rng.uniform(0, 0.2))
+        postgres.kill()
+        try:
+            time.sleep(rng.uniform(0.2, 1.5))
+            _must_serve(story)
+        finally:
+            postgres.start()
+        _must_come_back(story)
+        story.judge_living()
+        story.load().wait_for(2)
+        story.kill()
+        story.boot()
+
+
+def server_killed_while_away(trial: Trial) -> None:
+    """The database and then the server are killed: the next boot waits for the one and replays what the other had promised."""
+    rng = trial.rng
+    postgres = trial.databases.postgres
+    with trial.story() as story:
+        story.boot()
+        story.load().wait_for(rng.randrange(2, 8))
+        postgres.kill()
+        try:
+            story.kill()
+            story.site.launch()
+            time.sleep(rng.uniform(0.2, 1.5))
+        finally:
+            postgres.start()
+        story.booted()
+
+
+def network(cut: Cut, trial: Trial) -> None:
+    """One fault of the network at a COMMIT under load: answers in time, no double effect, and the server comes back by itself."""
+    postgres = trial.databases.postgres
+    proxy = PostgresProxy(postgres.port)
+    direct = trial.databases.fresh(trial.store)
+    assert direct is not None
+    try:
+        with trial.story(store_url=proxy.url(direct)) as story:
+            story.boot()
+            story.load().wait_for(3)
+            proxy.arm(cut)
+            if cut is not Cut.REFUSE and not proxy.struck.wait(15):
+                raise Violation("no COMMIT was sent within 15 s under load")
+            time.sleep(1.0)
+            _must_serve(story)
+            proxy.arm(Cut.NONE)
+            _must_come_back(story)
+            story.rest()
+            _answers_in_time(story)
+            story.judge_living()
+            story.kill()
+            story.boot()
+    finally:
+        proxy.close()
+        trial.databases.keep(direct, trial.folder)
+
+
+def _must_serve(story: Story) -> None:
+    """Inference does not depend on the store: a model that is in service and answers is one that answers now."""
+    answers = [story.site.predict(model["modelName"], "ask") for model in _listed(story)]
+    wrong = [answer.text for answer in answers if answer.status_code not in (200, 404, 503)]
+    if wrong:
+        raise Violation(f"while the store was away predictions failed: {wrong}")
+
+
+def _listed(story: Story) -> list[dict[str, str]]:
+    models: list[dict[str, str]] = story.site.manage("GET", "/models").json()["models"]
+    return models
+
+
+def _must_come_back(story: Story) -> None:
+    life = story.history.life
+    noted = len(story.history.calls(life))
+
+    def acknowledged() -> bool:
+        return any(call.key and call.outcome is Outcome.OK for call in story.history.calls(life)[noted:])
+
+    until(acknowledged, BACK_WITHIN, "an acknowledged change after the store was back")
+
+
+def _answers_in_time(story: Story) -> None:
+    for call in story.history.calls(story.history.life):
+        if call.returned is not None and call.returned - call.invoked > ANSWER_WITHIN:
+            raise Violation(
+                f"call {call.number} ({call.verb} {call.model}) was answered after {call.returned - call.invoked:.1f} s"
+            )
+
+
+def _network(name: str, cut: Cut, quick: int) -> Fault:
+    return Fault(
+        f"network-{name}",
+        lambda trial: network(cut, trial),
+        quick=quick,
+        full=4,
+        stores=(POSTGRES,),
+        what=f"the network to PostgreSQL: {cut.value}",
+    )
+
+
+FAULTS = (
+    Fault("postgres-kill", database_killed, 1, 8, (POSTGRES,), what="SIGKILL of all PostgreSQL processes under load"),
+    Fault("postgres-both", server_killed_while_away, 0, 4, (POSTGRES,), what="SIGKILL of PostgreSQL and of the server"),
+    _network("cut", Cut.CUT_BEFORE_COMMIT, 0),
+    _network("reply", Cut.CUT_AFTER_COMMIT, 1),
+    _network("refuse", Cut.REFUSE, 0),
+    _network("silent", Cut.SILENT_FROM_COMMIT, 0),
+)
