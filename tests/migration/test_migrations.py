@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import alembic.command
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Engine, event, inspect
 
@@ -92,6 +95,25 @@ def test_there_is_one_line_of_revisions_and_none_goes_back(database: Database) -
             alembic.command.downgrade(settings, "base")
     assert tables(database) >= set(metadata.tables)
     database.close()
+
+
+def test_the_files_are_called_after_their_revisions_in_order(with_next: Path) -> None:
+    for folder in (upgrade.migrations_folder(), with_next):
+        script = ScriptDirectory(str(folder))
+        assert upgrade.revisions(folder) == [each.revision for each in script.walk_revisions()][::-1]
+        assert upgrade.head(folder) == script.get_current_head()
+
+
+def test_a_current_schema_is_found_without_alembic(config: StoreConfig, database: Database) -> None:
+    with database.transaction() as tx:
+        upgrade.upgrade(tx)
+    database.close()
+    program = (
+        "import sys; from pathlib import Path; from mms.store.config import StoreConfig; from mms.store.opening import open_once\n"
+        f"open_once(StoreConfig({config.url!r}, {config.server_id!r}, Path({str(config.data_dir)!r}))).lock.release()\n"
+        "assert 'alembic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_migrations_are_not_run_past_the_store(config: StoreConfig) -> None:
