@@ -154,7 +154,14 @@ class RunningServer:
     # --- HTTP --------------------------------------------------------------------------------------------------------
 
     def manage(self, method: str, path: str, **request: Any) -> httpx.Response:
-        return self._http.request(method, self.management_url + path, **request)
+        """Ask the management port; a server that is gone fails the test with its last words."""
+        try:
+            return self._http.request(method, self.management_url + path, **request)
+        except httpx.ConnectError as error:
+            ended = self.process.poll() if self.process is not None else None
+            if ended is None:
+                raise
+            raise AssertionError(f"the server ended with {ended} on its own\n{self.log()[-4000:]}") from error
 
     def infer(self, method: str, path: str, **request: Any) -> httpx.Response:
         return self._http.request(method, self.inference_url + path, **request)
