@@ -122,6 +122,10 @@ class Activator:
         if prepared.sources is not None:
             self._in_force[prepared.key.name] = prepared.sources
         settings = prepared.settings
+        if settings.preload_model:
+            logger.warning(
+                "Model %s: preload_model has no effect: each worker loads the model itself.", prepared.key.name
+            )
         spec = WorkerSpec(
             model=prepared.key,
             model_dir=prepared.archive.model_dir,

@@ -35,6 +35,7 @@ def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str
     import uvloop
 
     from mms import logging as server_log
+    from mms.host_metrics import HostMetrics
     from mms.logfiles import LogFiles
     from mms.parts import RequestLogs
     from mms.server import serve
@@ -50,10 +51,12 @@ def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str
     options = BootOptions(settings.recover, settings.clean_start, settings.recovery_mode)
 
     files = LogFiles()
+    metrics = files.open(settings.metrics_location, "mms_metrics.log")
     logs = RequestLogs(
         access=files.open(settings.log_location, "access_log.log") if settings.access_log else None,
-        metrics=files.open(settings.metrics_location, "mms_metrics.log") if settings.access_log else None,
+        metrics=metrics if settings.access_log else None,
     )
+    host_metrics = HostMetrics(metrics, settings.metric_time_interval) if metrics is not None else None
     model_metrics = files.open(settings.metrics_location, "model_metrics.log")
 
     def make_engine(store_uuid: str, epoch: int) -> LocalEngine:
@@ -68,9 +71,13 @@ def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str
 
     gc.freeze()  # the modules live as long as the process: the collector need not walk them again
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
+    if host_metrics is not None:
+        host_metrics.start()
     try:
         return uvloop.run(serve(settings, sources, options, make_engine, logs))
     finally:
+        if host_metrics is not None:
+            host_metrics.close()
         files.close()
 
 

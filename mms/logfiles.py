@@ -66,6 +66,7 @@ class LogFiles:
         """A log in that folder, which is made if need be; None, with a warning, where that cannot be."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()  # there from the start, as in MMS: somebody may be waiting to follow it
         except OSError as error:
             logger.warning("No %s: %s", name, error)
             return None

@@ -16,6 +16,23 @@ from mms.errors import UsageError
 
 ROLL_AT = 100 * 1024 * 1024  # bytes, as MMS
 KEPT_ROLLS = 5
+_MMS_NAMES = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+
+
+class MmsFormatter(logging.Formatter):
+    """MMS's lines, so that what reads its log reads this one: `2026-01-31T12:00:00,123 [WARN ] thread logger - message`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s [%(short)-5s] %(threadName)s %(name)s - %(message)s", "%Y-%m-%dT%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as a line, and a traceback below it where there is one."""
+        record.short = _MMS_NAMES.get(record.levelname, record.levelname)
+        return super().format(record)
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - its name there
+        """Local time with milliseconds."""
+        return f"{super().formatTime(record, datefmt)},{int(record.msecs):03d}"
 
 
 def configure(*, level: str = "INFO", stream: TextIO | None = None) -> None:
@@ -58,7 +75,7 @@ def add_file(folder: Path, name: str = "mms_log.log") -> None:
     except OSError as error:
         logging.getLogger(__name__).warning("No %s: %s", name, error)
         return
-    handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)-5s] %(threadName)s %(name)s - %(message)s"))
+    handler.setFormatter(MmsFormatter())
     logging.getLogger().addHandler(handler)
 
 

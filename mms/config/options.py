@@ -61,7 +61,7 @@ MODEL_OPTIONS: tuple[Option, ...] = (
     _model("max_response_size", Whole(1, INT32), 6_553_500, "bytes", "maxResponseSize",
            "Largest answer of the handler to one request."),
     _model("preload_model", Truth(), False, "", "preloadModel",
-           "Load the model once and fork its workers from there, so that they share its memory.", live=False),
+           "Accepted and without effect: each worker loads the model itself, once its process has begun.", live=False),
 )  # fmt: skip
 """The options of each model, in the order in which they are shown."""
 
@@ -88,7 +88,7 @@ _MMS_OPTIONS: tuple[Option, ...] = (
     _mms("certificate_file", Place(), None, "Certificate chain (PEM), for https."),
     _mms("private_key_file", Place(), None, "Private key (PEM), for https."),
     _mms("default_service_handler", Text(), "", "Handler of archives that name none."),
-    _mms("metric_time_interval", Number(1, INT32), 60, "How often the machine's load is measured.", unit="s",
+    _mms("metric_time_interval", Number(1, INT32), 60, "How often the machine's load is written to mms_metrics.log.", unit="s",
          layers=(Layer.SERVER_CONFIG,)),
     _mms("enable_envvars_config", Truth(), False, "Read options from variables MMS_OPTION and MMS_MODEL__NAME__OPTION.",
          layers=(Layer.SERVER_CONFIG,)),
