@@ -9,7 +9,6 @@ from mms.activation import Activator
 from mms.api.access_log import LogSink
 from mms.api.apps import Listeners
 from mms.api.management import Resume
-from mms.api.served import ServedModels
 from mms.archive.download import DownloadLimits
 from mms.archive.model_archive import ArchiveStore
 from mms.attempts import Attempts
@@ -79,7 +78,7 @@ class Parts:
             manager=self.manager,
             status=status,
             inference=self.inference,
-            models=ServedModels(registry),
+            models=self.inference,
             store=store,
             resume=resume,
             access_log=logs.access,

@@ -29,13 +29,13 @@ class InferenceService:
             raise NoWorkerAvailable("The server is stopping; no prediction is accepted any more.")
         self._registry.submit(request)
 
-    def knows(self, model: str) -> bool:
+    def known(self, name: str) -> bool:
         """Whether a model of that name is registered, in service or not."""
-        return self._registry.known(model)
+        return self._registry.known(name)
 
-    def max_request_size(self, model: str) -> int | None:
+    def max_request_size(self, name: str) -> int | None:
         """Most bytes of a body for that model; None where it is not served."""
-        return self._registry.max_request_size(model)
+        return self._registry.max_request_size(name)
 
     def only_startup_model(self) -> str | None:
         """The start-up model where there is just one, for a request that names none."""

@@ -46,7 +46,10 @@ class Location:
 
     def redacted(self, text: str) -> str:
         """The text with the password taken out, should a library have put it in."""
-        return text.replace(self.password, "***") if self.password else text
+        if not self.password:
+            return text
+        # As a word of its own: a short password is also a part of ordinary words.
+        return re.sub(rf"(?<![A-Za-z0-9]){re.escape(self.password)}(?![A-Za-z0-9])", "***", text)
 
     def file(self, suffix: str) -> Path:
         """A file that goes with an SQLite store, such as `-wal` or `.lock`."""

@@ -37,7 +37,7 @@ async def test_published_models_are_served_until_they_are_withdrawn():
     assert await bodies([predict(service, "b")]) == [b"x"]
     assert registry.get("b") is model
     assert list(registry) == [model]
-    assert service.knows("b")
+    assert service.known("b")
     assert registry.withdraw("b") is model
     with pytest.raises(ModelNotFound):
         predict(service, "b")
