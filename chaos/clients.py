@@ -123,13 +123,12 @@ def outcome_of(answer: httpx.Response, verb: Verb) -> Outcome:
 class Load:
     """Several clients at once, each in a thread, until they are stopped."""
 
-    def __init__(self, site: Site, history: History, seed: int, *, clients: int = 3, pause: float = 0.01) -> None:
+    def __init__(self, site: Site, history: History, seed: str, *, clients: int = 3, pause: float = 0.01) -> None:
         self._history = history
         self._pause = pause
         self._stop = threading.Event()
         self.clients = [
-            Client(f"client-{number}", site, history, random.Random(f"{seed}/{history.life}/{number}"))
-            for number in range(clients)
+            Client(f"client-{number}", site, history, random.Random(f"{seed}/{number}")) for number in range(clients)
         ]
         self._threads = [threading.Thread(target=self._run, args=(client,), daemon=True) for client in self.clients]
 

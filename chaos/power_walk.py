@@ -8,6 +8,7 @@ loses names would do is not shown here.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil

@@ -49,7 +49,7 @@ def _attack(trial: Trial, strike: Callable[[Path], None], heal: Callable[[Path],
         story.load().wait_for(4)
         strike(disk)
         noted = len(story.history.calls())
-        until(lambda: len(story.history.calls()) > noted + 40, 20, "40 calls on the full disk")
+        until(lambda: _has_bitten(story, noted), 20, "a refusal, or 150 calls, on the full disk")
         _must_serve(story)
         if trial.rng.random() < 0.5:  # the crash in the middle of it
             story.kill()
@@ -61,6 +61,12 @@ def _attack(trial: Trial, strike: Callable[[Path], None], heal: Callable[[Path],
         story.judge_living()
         story.kill()
         story.boot()
+
+
+def _has_bitten(story: Story, noted: int) -> bool:
+    """The write-ahead log goes on for a while in the space that it has."""
+    since = story.history.calls()[noted:]
+    return len(since) > 150 or (len(since) > 40 and any(call.outcome is Outcome.REFUSED for call in since))
 
 
 def _must_serve(story: Story) -> None:

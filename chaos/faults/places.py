@@ -40,12 +40,12 @@ def _live_through(story: Story, place: Failpoint, action: str) -> None:
     story.site.launch()
     if place.kind in ("boot", "replay"):
         if action == "sleep":
-            story.booted()
+            story.booted(repeat=False)
             story.kill()
         else:
             _wait_for_end(story, what=f"{action} at {place.name}", or_ready=action == "raise")
         return
-    story.booted()
+    story.booted(repeat=False)
     if place.kind == "stop":
         story.load().wait_for(2)
         story.note_belongings()

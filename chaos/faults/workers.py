@@ -79,7 +79,7 @@ def forkserver_killed(trial: Trial) -> None:
 
 def poisoned(name: str, trial: Trial) -> None:
     """A model that is healthy when registered turns to poison: the server comes up with every other one, in bounded boots."""
-    with trial.story(config={"default_startup_timeout": 3}) as story:
+    with trial.story(config={"startup_timeout": 3}) as story:
         switch = trial.folder / "poisoned"
         _make_poison(story, name, str(switch))
         story.boot()
@@ -118,12 +118,21 @@ def _boot_until_up(story: Story, states: States) -> None:
     raise Violation(f"a poisoned model took the server down in {_BOOTS} boots in a row")
 
 
+def _resume(site: Site) -> None:
+    """What an operator does in safe mode; the poison may take the server down once more while it answers."""
+    lives = site.manage("GET", "/incarnations?limit=4").json()["incarnations"][1:]
+    if [life["state"] for life in lives] != ["booting"] * 3:
+        raise Violation(f"safe mode after lives that ended {[life['state'] for life in lives]}")
+    site.manage("POST", "/recovery/resume")
+
+
 def _recovered(site: Site) -> bool:
     with suppress(httpx.TransportError):
         answer = site.manage("GET", "/recovery")
         if answer.status_code == 200 and answer.json()["state"] == "complete":
             if answer.json()["safeMode"]:
-                raise Violation("a poisoned model led to safe mode: the other models are not served")
+                _resume(site)
+                return False
             return True
     return False
 
