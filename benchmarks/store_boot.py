@@ -62,7 +62,7 @@ class JournalCost:
 def _config(folder: Path) -> StoreConfig:
     data = folder / "mms-data"
     data.mkdir(parents=True, exist_ok=True)
-    return StoreConfig(url=f"sqlite:///{data / 'mms.db'}", server_id=_SERVER_ID, data_dir=data)
+    return StoreConfig(url=f"sqlite:///{data / 'store.db'}", server_id=_SERVER_ID, data_dir=data)
 
 
 def fill(folder: Path, rows: int, entries: int) -> None:

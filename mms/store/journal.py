@@ -75,9 +75,12 @@ def pending(tx: Transaction, server_id: str, generation: int) -> list[Entry]:
     where = (
         journal.c.server_id == server_id,
         journal.c.outcome == ChangeOutcome.PENDING.value,
-        journal.c.generation == generation,
     )
-    return [_entry(row) for row in tx.execute(select(journal).where(*where).order_by(journal.c.seq)).mappings()]
+    # Neither asked for by generation nor in order: SQLite would then go through all entries to find the few that are pending.
+    found = [
+        _entry(row) for row in tx.execute(select(journal).where(*where)).mappings() if row["generation"] == generation
+    ]
+    return sorted(found, key=lambda found: found.entry.seq)
 
 
 def read(tx: Transaction, server_id: str, *, model: str | None, after: int, limit: int) -> list[JournalEntry]:

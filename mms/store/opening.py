@@ -220,12 +220,12 @@ class _Opening:
 
     def _check_pages(self, tx: Transaction) -> None:
         if self.where.sqlite:
-            answer = tx.execute(text("PRAGMA integrity_check(3)")).scalars().all()
-            if answer != ["ok"]:
-                raise self._damaged("; ".join(str(line) for line in answer))
+            found = verification.pages(tx, quick=True)
+            if found:
+                raise self._damaged("; ".join(found[:3]))
 
     def _check_rows(self, tx: Transaction) -> None:
-        found = verification.findings(tx, self.config.server_id)
+        found = verification.findings(tx, self.config.server_id, newest=verification.AT_BOOT)
         if found:
             more = f" (and {len(found) - 1} more; `mms store verify` lists them)" if len(found) > 1 else ""
             raise self._damaged(found[0] + more)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Table, func, select, text
+from sqlalchemy import Table, func, or_, select, text
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
+from mms.records import ChangeOutcome
 from mms.store import meta
 from mms.store.database import Transaction
 from mms.store.seal import intact
@@ -14,6 +15,9 @@ from mms.store.tables import incarnation, journal, load_attempt, metadata, regis
 from mms.store.trouble import Kind, classify
 
 MOST_FINDINGS = 20
+
+AT_BOOT = 1000
+"""Journal entries that a boot looks at, the newest, and every pending one: it believes no older, and their number must not be felt."""
 
 _NAMED_BY = {
     store_meta: ("server_id",),
@@ -24,40 +28,55 @@ _NAMED_BY = {
 }
 
 
-def findings(tx: Transaction, server_id: str) -> list[str]:
+def findings(tx: Transaction, server_id: str, *, newest: int | None = None) -> list[str]:
     """Everything that is wrong with one server's rows, at most MOST_FINDINGS, one sentence each; empty: the store is whole.
 
+    With `newest`, only so many closed journal entries are read, and the database's own check is left to `pages`.
     Raises what the database raises where that says nothing about the content (it went away).
     """
     found: list[str] = []
-    for finding in _findings(tx, server_id):
+    for finding in _findings(tx, server_id, newest):
         found.append(finding)
         if len(found) == MOST_FINDINGS:
             break
     return found
 
 
-def _findings(tx: Transaction, server_id: str) -> Iterator[str]:
-    if tx.dialect.name == "sqlite":
+def _findings(tx: Transaction, server_id: str, newest: int | None) -> Iterator[str]:
+    if tx.dialect.name == "sqlite" and newest is None:
         try:
-            for line in tx.execute(text(f"PRAGMA integrity_check({MOST_FINDINGS})")).scalars():
-                if line != "ok":
-                    yield f"SQLite: {line}"
+            for line in pages(tx, quick=False):
+                yield f"SQLite: {line}"
         except SQLAlchemyError as error:
             yield _unreadable("the database", error)
             return
     readable = True
     for table in metadata.sorted_tables:
-        for finding in _altered(tx, table, server_id):
+        for finding in _altered(tx, table, server_id, newest):
             readable = False
             yield finding
     if readable:
         yield from _numbers(tx, server_id)
 
 
-def _altered(tx: Transaction, table: Table, server_id: str) -> Iterator[str]:
+def pages(tx: Transaction, *, quick: bool) -> list[str]:
+    """What SQLite itself finds; empty: nothing. `quick` leaves out the journal's indexes, which grow with it."""
+    checks = [f"integrity_check({MOST_FINDINGS})"]
+    if quick:
+        small = [table.name for table in metadata.sorted_tables if table is not journal]
+        checks = [f"quick_check({MOST_FINDINGS})", *(f"integrity_check({name})" for name in small)]
+    lines = [line for check in checks for line in tx.execute(text(f"PRAGMA {check}")).scalars()]
+    return [str(line) for line in lines if line != "ok"]
+
+
+def _altered(tx: Transaction, table: Table, server_id: str, newest: int | None) -> Iterator[str]:
+    statement = select(table).where(table.c.server_id == server_id)
+    if table is journal and newest is not None:
+        last = select(func.max(journal.c.seq)).where(journal.c.server_id == server_id).scalar_subquery()
+        pending = journal.c.outcome == ChangeOutcome.PENDING.value
+        statement = statement.where(or_(journal.c.seq > last - newest, pending))
     try:
-        for row in tx.execute(select(table).where(table.c.server_id == server_id)).mappings():
+        for row in tx.execute(statement).mappings():
             if not intact(table, row):
                 name = ", ".join(f"{column} {row[column]}" for column in _NAMED_BY[table])
                 yield f"table {table.name}, {name}: the row is not what was written (its SHA-256 differs)"
