@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import tarfile
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from mms.archive.archiver_cli import main
+from tests.original_archiver import install
 from tests.unit.archive.builders import all_files, lay_out
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -34,13 +34,8 @@ SOURCES = {
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The original's command, in an environment of its own: both projects own the same names."""
-    folder = tmp_path_factory.mktemp("original")
-    venv.create(folder, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, "model-archiver"], capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder / "bin" / "model-archiver"
+    """The original's command."""
+    return install(tmp_path_factory.mktemp("original"))
 
 
 def contents(path: Path) -> dict[str, bytes]:
