@@ -48,8 +48,8 @@ def check_repeats(before: States, calls: Sequence[Call], observed: States, repea
     by_number = {call.number: call for call in calls}
     for repeat in repeats:
         first = by_number.get(repeat.repeats or 0)
-        if first is None or repeat.outcome is Outcome.UNKNOWN:
-            continue
+        if first is None or first.repeats is not None or repeat.outcome in (Outcome.UNKNOWN, Outcome.REFUSED):
+            continue  # what was itself a repetition may have happened in an earlier life
         happened = repeat.replayed and repeat.outcome is Outcome.OK
         others = [call for call in calls if call.model == first.model and call.number != first.number]
         forced = [*others, replace(first, outcome=Outcome.OK)] if happened else others

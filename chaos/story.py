@@ -12,7 +12,7 @@ from chaos.checker import End, States, check_boot, check_contents, check_repeats
 from chaos.clients import Client, Load, initial_states
 from chaos.history import Call, History, Outcome
 from chaos.leaks import Belongings, belongings, left_behind
-from chaos.site import Site
+from chaos.site import MODELS, Site
 from chaos.violation import Violation
 
 BOOTS_TO_SAFE_MODE = 3
@@ -66,7 +66,11 @@ class Story:
             recovery = {**self.site.wait_complete(), "decision": recovery["decision"], "reason": recovery["reason"]}
         if not self.site.is_ready():
             raise Violation(f"not ready after a complete recovery: {self.site.manage('GET', '/readyz').text}")
-        down = [model for model in recovery["models"] if model["outcome"] not in ("active", "skipped")]
+        down = [
+            model
+            for model in recovery["models"]
+            if model["modelName"] in MODELS and model["outcome"] not in ("active", "skipped")
+        ]
         for model in down:
             if model["outcome"] != "quarantined" or crashed_boots < BOOTS_TO_SAFE_MODE:
                 raise Violation(f"a good model did not come back: {model}")

@@ -19,7 +19,7 @@ _ENDS_WITHIN = 60.0
 def damage(kind: str, trial: Trial) -> None:
     """One file is damaged while the server is down. The next boot: the same state as ever, or exit 78 that says what is wrong."""
     rng = trial.rng
-    with trial.story() as story:
+    with trial.story(config={"boot_store_timeout": 10}) as story:
         story.boot()
         early = trial.folder / "early"
         story.load().wait_for(3)

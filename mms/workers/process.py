@@ -29,6 +29,7 @@ RUNTIMES = ("python", "python3")
 
 _LAST_WORDS = 0.5  # seconds to wait for the rest of a dead worker's socket, which a process of its own may hold open
 _JOINED = 65_536  # bytes: up to here, copying frames together costs less than writing them one by one
+_IDLE_GRACE = 2.0  # seconds at most for a worker to end by itself that has no batch in its hands
 _LEAVE = 1.0  # seconds for a worker to end by itself once it has closed its socket or failed to load
 
 
@@ -297,8 +298,10 @@ class LocalWorker:
                 if self._transport is not None:
                     self._write_held_back()
                     self._transport.write(messages.encode_control(messages.STOP, None))
+        # One that holds nothing owes nobody an answer: whatever keeps it from ending must not keep others waiting.
+        patience = grace if self._in_flight else min(grace, _IDLE_GRACE)
         try:
-            await asyncio.wait_for(asyncio.shield(self.gone), grace)
+            await asyncio.wait_for(asyncio.shield(self.gone), patience)
         except TimeoutError:
             self.kill()
             await asyncio.shield(self.gone)

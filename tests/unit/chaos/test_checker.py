@@ -128,6 +128,12 @@ def test_a_repeated_call_has_one_effect() -> None:
     assert check_repeats({}, told.calls, {"m": {"size": 2}}, anew)
 
 
+def test_a_repetition_of_a_repetition_may_tell_of_an_earlier_life() -> None:
+    told = Told()(Verb.UNREGISTER, UNKNOWN, repeats=7)
+    replayed = Told()(Verb.UNREGISTER, OK, repeats=1, replayed=True).calls
+    assert check_repeats({}, told.calls, {}, replayed) == []
+
+
 def recovery(decision: str, state: str | None, reason: str, *, epoch: int = 2) -> dict[str, Any]:
     previous = None if state is None else {"epoch": epoch - 1, "state": state}
     return {"incarnation": epoch, "previous": previous, "decision": decision, "reason": reason}

@@ -171,6 +171,14 @@ async def test_a_stop_kills_what_does_not_finish_within_the_grace(start: Start) 
     assert (error.message, len(unanswered)) == ("Worker scaled down.", 1)
 
 
+async def test_a_stop_does_not_wait_for_a_worker_that_holds_nothing_and_hangs(start: Start) -> None:
+    worker, _ = await start(ACTOR)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    await asyncio.wait_for(worker.stop(60), 20)
+    assert worker.state is WorkerState.DEAD
+
+
 async def test_signals_for_the_whole_group_do_not_end_a_worker(start: Start) -> None:
     worker, ear = await start(ACTOR)
     assert worker.pid is not None
