@@ -244,3 +244,19 @@ def test_charges_are_made_in_safe_mode_too() -> None:
     plan = make_plan(replace(REPLAY, safe_mode=True), died_loading("a"), [api("a", charges=2)], [])
     assert plan.charges == (Charge(ModelKey("a", "1.0"), "sha-a", True, plan.charges[0].error, 3),)
     assert item_of(plan, "a").outcome is ReplayOutcome.QUARANTINED
+
+
+def test_of_two_versions_of_a_name_only_the_last_word_is_loaded() -> None:
+    """A new version that took the place of another one; the server died before or after the old row was touched."""
+    old, new = api("a", seq=3), replace(api("a", seq=5), key=ModelKey("a", "2.0"))
+    items = {item.key.version: item for item in make_plan(REPLAY, NO_FACTS, [old, new], []).items}
+    assert items["2.0"].outcome is ReplayOutcome.PENDING
+    assert items["1.0"].outcome is ReplayOutcome.SKIPPED
+    assert "journal entry 5" in items["1.0"].error
+
+
+def test_safe_mode_remembers_who_shall_load_alone_when_it_is_over() -> None:
+    decision = replace(REPLAY, safe_mode=True)
+    plan = make_plan(decision, died_loading("a", "b"), [api("a"), api("b", 2), api("c", 3)], [])
+    assert [(item.key.name, item.wave) for item in plan.items] == [("c", 0), ("a", 1), ("b", 2)]
+    assert {item.outcome for item in plan.items} == {ReplayOutcome.SKIPPED}
