@@ -7,6 +7,8 @@ from contextlib import suppress
 
 import httpx
 
+from chaos.clients import Client
+from chaos.history import Outcome, Verb
 from chaos.story import Story
 from chaos.trial import Fault, Trial
 from chaos.violation import Violation
@@ -76,7 +78,7 @@ def _change_things(story: Story, place: Failpoint, action: str) -> None:
 
 
 def _register_broken(story: Story) -> None:
-    """A model whose load fails: its registration is compensated, or not there at all."""
+    """A model whose load fails: nobody is ever told that it is registered."""
     broken = story.site.models / "broken"
     if not broken.exists():
         (broken / "MAR-INF").mkdir(parents=True)
@@ -84,11 +86,13 @@ def _register_broken(story: Story) -> None:
             '{"model": {"modelName": "broken", "handler": "service:handle"}}'
         )
         (broken / "service.py").write_text("raise RuntimeError('this model never loads')\n")
-    for _ in range(2):
-        with suppress(httpx.TransportError):
-            answer = story.site.manage("POST", "/models?url=broken&initial_workers=1")
-            if answer.status_code == 200:
+    client = Client("breaker", story.site, story.history, story.rng)
+    try:
+        for _ in range(2):
+            if client.change(Verb.REGISTER, "broken", {"min_workers": 1}).outcome is Outcome.OK:
                 raise Violation("a model that cannot be loaded was registered")
+    finally:
+        client.close()
 
 
 def _wait_for_end(story: Story, *, what: str, or_ready: bool) -> None:
