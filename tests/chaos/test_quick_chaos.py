@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-WITHIN = 600
+WITHIN = 1200
 
 
 @pytest.mark.slow
