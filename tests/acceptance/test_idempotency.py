@@ -93,9 +93,7 @@ def test_a_stored_refusal_is_told_again_and_says_so(server: RunningServer) -> No
     assert [entry["outcome"] for entry in server.manage("GET", "/journal").json()["entries"]] == ["failed"]
 
 
-@pytest.mark.parametrize(
-    "place", ["begin.before_commit", "begin.after_commit", "attempt.opened", "finish.after_witness"]
-)
+@pytest.mark.parametrize("place", ["begin.before_commit", "begin.after_commit", "change.begun", "finish.after_witness"])
 def test_a_request_whose_server_died_is_repeated_under_its_key_with_one_effect(tmp_path: Path, place: str) -> None:
     with RunningServer(tmp_path, environment={"MMS_FAILPOINTS": f"{place}=kill"}) as server:
         make_model(server.models, "echo", ECHO)
