@@ -64,7 +64,8 @@ class Changes:
         status where that of the workers is not what was asked for.
         """
         replaced = self._registry.get(row.key.name)
-        begun = await self._state.begin(operation, row, caller)
+        loads = prepared.settings.min_workers > 0
+        begun = await self._state.begin(operation, row, caller, loads=loads)
         if isinstance(begun, ChangeResult):
             return begun
         prepared = replace(prepared, settings=self.numbered(row.key.name, prepared.settings))
@@ -94,11 +95,10 @@ class Changes:
             return ChangeStatus.REGISTERED
         if not synchronous:
             self._registry.publish(served)
-            await self._scale_soon(served)
+            self._scale_and_watch(served)
             return ChangeStatus.PROCESSING
         try:
-            async with self._attempts.around(prepared.key, prepared.archive.sha256):
-                await served.scale(settings.min_workers, settings.max_workers)
+            await served.scale(settings.min_workers, settings.max_workers)
         except BaseException:
             await served.close()
             raise
@@ -110,6 +110,9 @@ class Changes:
         """Begin to bring the workers to the target, and record later how they fared."""
         if served.settings.min_workers > 0:
             await self._attempts.open(served.key, served.archive.sha256)
+        self._scale_and_watch(served)
+
+    def _scale_and_watch(self, served: ServedModel) -> None:
         served.scale_soon(served.settings.min_workers, served.settings.max_workers)
         task = asyncio.create_task(self._settle_when_known(served))
         self._watching.add(task)

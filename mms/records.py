@@ -129,11 +129,16 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One wanted change of the snapshot: `after` is the row as it shall be (the store fills in generation, revision, seq, times)."""
+    """One wanted change of the snapshot: `after` is the row as it shall be (the store fills in generation, revision, seq, times).
+
+    `loads` is True where applying it loads the model: its load attempt is then opened and closed in the change's own two
+    transactions.
+    """
 
     operation: Operation
     after: Registration
     caller: Caller
+    loads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +293,7 @@ class Begun:
     operation: Operation
     row: Registration
     before: Registration | None
+    loads: bool = False
 
 
 @dataclass(frozen=True, slots=True)

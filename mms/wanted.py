@@ -62,10 +62,15 @@ class WantedState:
         stored = await self._store.answered(caller)
         return None if stored is None else ChangeResult.from_response(stored.response)
 
-    async def begin(self, operation: Operation, row: Registration, caller: Caller) -> Begun | ChangeResult:
-        """First transaction; from here on the change is durable. A repeated request gets its stored answer (or raises it)."""
+    async def begin(
+        self, operation: Operation, row: Registration, caller: Caller, *, loads: bool = False
+    ) -> Begun | ChangeResult:
+        """First transaction; from here on the change is durable. A repeated request gets its stored answer (or raises it).
+
+        `loads` counts the load that follows as an attempt, without a transaction of its own.
+        """
         reached("change.checked")
-        begun = await self._store.begin(Change(operation, row, caller))
+        begun = await self._store.begin(Change(operation, row, caller, loads))
         if isinstance(begun, Replayed):
             return ChangeResult.from_response(begun.response)
         reached("change.begun")

@@ -17,6 +17,7 @@ from mms.records import (
     JournalEntry,
     Operation,
     Registration,
+    RegistrationState,
     Replayed,
 )
 from mms.store import attempts, journal, snapshot
@@ -92,10 +93,12 @@ def begin(tx: Transaction, life: Life, seq: int, change: Change) -> Begun:
         request_digest=change.caller.request_digest,
     )
     journal.append(tx, life.server_id, entry, before)
+    if change.loads:
+        attempts.open_now(tx, life.server_id, life.epoch, key, change.after.sha256, life.at)
     if change.operation is Operation.CHARGE:
         # In one transaction with the charge: a crash between the two would charge the same death twice.
         attempts.close(tx, life.server_id, key, life.at)
-    return Begun(seq, change.operation, row, before)
+    return Begun(seq, change.operation, row, before, change.loads)
 
 
 def finish(
@@ -117,6 +120,8 @@ def finish(
         return False
     if found.entry.outcome is not ChangeOutcome.PENDING or outcome is ChangeOutcome.PENDING:
         raise ValueError(f"journal entry {begun.seq} is {found.entry.outcome} and cannot become {outcome}")
+    if begun.loads and (row is None or row.state is not RegistrationState.PENDING):  # pending: it still loads
+        attempts.close(tx, life.server_id, begun.row.key, life.at)
     left = _leave(tx, life, found, outcome, row)
     journal.close(tx, life.server_id, begun.seq, outcome, response, left)
     return True
