@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select
 
-from mms.errors import BadInput
+from mms.errors import BadInput, NotCommitted
 from mms.records import ChangeOutcome, ModelKey, Registration
 from mms.store import images, incarnations, snapshot
 from mms.store.database import Transaction
 from mms.store.meta import Meta
+from mms.store.seal import intact
 from mms.store.tables import journal
 
 PRUNED_AT_ONCE = 2000
@@ -55,14 +56,19 @@ def _at(tx: Transaction, server_id: str, seq: int) -> list[Registration]:
             f"only `mms restore --to-generation {generation}` brings it back"
         )
     statement = (
-        select(journal.c.after)
+        select(journal)
         .where(own, journal.c.generation == generation, journal.c.seq <= seq)
         .where(journal.c.outcome != ChangeOutcome.FAILED.value)
         .order_by(journal.c.seq)
     )
     rows: dict[ModelKey, Registration] = {}
-    for image in tx.execute(statement).scalars():
-        row = images.from_image(image)
+    for entry in tx.execute(statement).mappings():
+        if not intact(journal, entry):  # a boot verifies only the newest entries of a long journal
+            raise NotCommitted(
+                f"Journal entry {entry['seq']} is not what was written: the store was changed behind the server's back. "
+                "`mms store verify` shows all that is damaged."
+            )
+        row = images.from_image(entry["after"])
         rows[row.key] = row
     return sorted(rows.values(), key=lambda row: row.seq)
 
