@@ -41,7 +41,7 @@ def reap_orphans() -> None:
 
 
 def belongings(site: Site) -> Belongings:
-    """All processes below the server, and the shared memory that they map."""
+    """All processes below the server, and the shared memory that they map (libfaketime's own is not theirs)."""
     try:
         processes = (psutil.Process(site.pid), *site.children())
     except psutil.NoSuchProcess:
@@ -50,7 +50,7 @@ def belongings(site: Site) -> Belongings:
     for process in processes:
         with suppress(OSError):
             for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
-                if "/dev/shm/" in line and "(deleted)" not in line:
+                if "/dev/shm/" in line and "(deleted)" not in line and "faketime_" not in line:
                     shared.add(line.split(None, 5)[-1])
     return Belongings(processes, frozenset(shared))
 

@@ -127,7 +127,13 @@ MUTATIONS = (
     ),
     Mutation(
         "neighbours-fail-together",
-        (Edit("workers/handler.py", "            if count > 1:\n                return None, _NO_METRICS\n", ""),),
+        (
+            Edit(
+                "workers/handler.py",
+                "                return None, _NO_METRICS\n",
+                '                return [PredictionFailed("Prediction failed")] * count, _NO_METRICS\n',
+            ),
+        ),
         trials=(("neighbours", SQLITE, 2),),
     ),
 )

@@ -133,7 +133,10 @@ def clock_off(trial: Trial) -> None:
         }
         story.boot()
         story.load().wait_for(3)
+        pid = story.site.pid
         story.kill()
+        for path in Path("/dev/shm").glob(f"*faketime_*_{pid}"):
+            path.unlink()
         for name in ("LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC", "DONT_FAKE_MONOTONIC"):
             del story.site.environment[name]
         story.boot()
