@@ -267,9 +267,9 @@ class Replay:
         )
 
     def _may_be_compensated(self, row: Registration) -> bool:
-        """A registration that its server never finished, and that nothing was charged with since: a charge is its end."""
+        """A registration that its server never finished: nobody was told that it holds."""
         begun = self._pending.get(row.key.name)
-        return begun is not None and begun.operation is Operation.REGISTER and begun.seq == row.seq
+        return begun is not None and begun.operation is Operation.REGISTER
 
     async def _conclude(self, before: Registration, after: Registration, error: MmsError | None) -> None:
         """Record an outcome: as the end of the change that a dead server left pending, else on the row alone."""
@@ -280,7 +280,8 @@ class Replay:
                 await self._state.settle(after)
             return
         if compensate and error is not None:
-            await self._state.compensate(begun, error)
+            charged = begun.seq != before.seq  # its server died in this load, and the charge wrote the row anew
+            await (self._state.take_back(begun, error) if charged else self._state.compensate(begun, error))
             return
         response = ChangeResult.failure(error) if error is not None else _answer(begun, ChangeStatus.SCALED)
         await self._state.finish(begun, ChangeOutcome.DONE, response, after)

@@ -26,7 +26,7 @@ from mms.records import (
 )
 from mms.store.store import Store
 from mms.unsettled import Unsettled
-from mms.wishes import ChangeResult
+from mms.wishes import ChangeResult, ChangeStatus
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,20 @@ class WantedState:
         except NotCommitted as lost:
             self._unsettled.add(begun, ChangeOutcome.FAILED, ChangeResult.failure(error), None)
             raise OutcomeUnknown(f"{error.message} The store could not record that: {lost.message}") from error
+
+    async def take_back(self, begun: Begun, error: MmsError) -> None:
+        """As `compensate`, for a registration whose row something has written since: one more change puts it back."""
+        name = begun.row.key.name
+        after = begun.before or replace(self.rows[name], state=RegistrationState.UNREGISTERED, last_error="")
+        operation = Operation.UNREGISTER if begun.before is None else Operation.RESTORE
+        try:
+            undone = await self.begin(operation, after, Caller())
+        except (NotCommitted, OutcomeUnknown) as lost:
+            logger.warning("The failed registration of %s could not be taken back: %s", name, lost.message)
+            return
+        if not isinstance(undone, ChangeResult):
+            await self.done(undone, ChangeResult(ChangeStatus.UNREGISTERED, name))
+        await self.finish(begun, ChangeOutcome.FAILED, ChangeResult.failure(error), self.rows[name])
 
     async def finish(
         self, begun: Begun, outcome: ChangeOutcome, response: Mapping[str, Any], row: Registration
