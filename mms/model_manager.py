@@ -66,7 +66,7 @@ class ModelManager:
 
     async def register(self, wish: RegisterModel, caller: Caller) -> ChangeResult:
         """Register a model. Raises BadInput, ModelNotFound, DownloadFailed, InvalidModel, ModelConflict, LoadFailed, NotCommitted."""
-        self._gate.check()
+        await self._gate.enter()
         if answered := await self._state.answered(caller):
             return answered
         archive = await self._activator.open(wish.url)
@@ -189,10 +189,11 @@ class ModelManager:
 
     def export(self) -> Export:
         """What is wanted now, model by model, with the settings in force."""
-        rows = {name: row for name, row in self._state.rows.items() if row.wanted}
+        wanted = (name for name, row in self._state.rows.items() if row.wanted)
+        names = {*self._registry.names(), *self._registry.held_names(), *wanted}
         models = (
-            exported_model(self._registry.get(name), rows.get(name), self._startup_urls.get(name))
-            for name in sorted({*self._registry.names(), *rows})
+            exported_model(self._registry.get(name), self._known_row(name), self._startup_urls.get(name))
+            for name in sorted(names)
         )
         return Export(self._store.generation, self._store.last_seq, mms.__version__, tuple(models))
 

@@ -69,7 +69,7 @@ class Restorer:
         if dry_run:
             seq = self._store.last_seq
             return Restored(document(await self.plan(**point), {}, applied=False, seq=seq), True)
-        self._gate.check()
+        await self._gate.enter()
         return await asyncio.shield(asyncio.ensure_future(self._run(caller, point)))
 
     async def _run(self, caller: Caller, point: Mapping[str, Any]) -> Restored:

@@ -51,7 +51,7 @@ class Server:
         self._make_engine = make_engine
         self._logs = logs
         self._registry = Registry()
-        self._gate = Gate()
+        self._gate = Gate(settings.replay_wait)
         self._status = ServerStatus(store, self._registry)
         self._life = Life(store)
         self._safe_mode = SafeMode(self._gate, self._status, self._life.enter_running)

@@ -55,6 +55,7 @@ class Shutdown:
         with contextlib.suppress(asyncio.CancelledError):
             await boot
         await self._life.interrupt_boot(reason)
+        await self._gate.drain()  # changes that wait for the boot are refused
         await self._parts.listeners.close()
         await self._end_workers()
         await self._store.close()

@@ -132,7 +132,7 @@ _OWN_OPTIONS: tuple[Option, ...] = (
     Option("replay_changed_archive", Choice(("registered", "new", "fail")), "registered",
            "At replay, an archive that has changed since: serve what was registered, serve the new one, or fail."),
     Option("replay_wait", Number(0, INT32), 30,
-           "Longest time that a prediction waits at boot for its model to be brought back.", "s"),
+           "Longest time that a request waits at boot: a prediction for its model, a management change for all of them.", "s"),
     Option("quarantine_after", Whole(1, 1000), 3, "Failed loads after which replay leaves a registration out.", "loads"),
     Option("drain_timeout", Number(0, INT32), 8, "Longest time, at a stop, to answer what was accepted.", "s"),
     Option("worker_start_method", Choice(("forkserver", "spawn")), "forkserver", "How worker processes are started."),

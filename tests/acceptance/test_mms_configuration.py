@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import ECHO, RunningServer, make_model
+from tests.acceptance.running import ECHO, RunningServer, make_model, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -149,3 +150,40 @@ def test_settings_of_the_java_server_are_each_told_once_whatever_their_values(tm
         assert len(told) == len(java)
         assert all(sum(f" {name} has no effect" in line for line in told) == 1 for name in java)
         assert not any("warning" in line for line in told)
+
+
+SLOW_TO_LOAD = "import time\ntime.sleep(2.5)\n" + ECHO
+
+
+def test_a_script_that_takes_an_open_port_for_a_started_server_can_register_at_once(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, config={"load_models": "slow", "default_workers_per_model": 1}) as server:
+        make_model(server.models, "slow", SLOW_TO_LOAD)
+        make_model(server.models, "echo", ECHO)
+        server.launch()
+        wait_until(server.is_live)
+        assert not server.is_ready()
+        registered = server.manage("POST", "/models?url=echo&initial_workers=1&synchronous=true")
+        assert (registered.status_code, registered.json()) == (200, {"status": "Workers scaled"})
+        assert server.is_ready()
+        assert server.predict("echo", "x").text == "echo:x"
+
+
+def test_a_change_waits_for_the_boot_no_longer_than_replay_wait_and_not_past_a_stop(tmp_path: Path) -> None:
+    configuration = {"load_models": "slow", "default_workers_per_model": 1, "replay_wait": 0.2}
+    with RunningServer(tmp_path, config=configuration) as server:
+        make_model(server.models, "slow", SLOW_TO_LOAD.replace("2.5", "8"))
+        server.launch()
+        wait_until(server.is_live)
+        refused = server.manage("DELETE", "/models/slow")
+        assert (refused.status_code, refused.json()["outcome"]) == (503, "not-committed")
+        assert server.stop() == 0
+        server.config["replay_wait"] = 30
+        server.launch()
+        wait_until(server.is_live)
+        host, port = server.management_url.removeprefix("http://").split(":")
+        waiting = HTTPConnection(host, int(port), timeout=30)
+        waiting.request("DELETE", "/models/slow")
+        assert server.is_live()  # what came before this is in the server's hands
+        assert server.stop() == 0
+        answer = waiting.getresponse()
+        assert (answer.status, json.loads(answer.read())["outcome"]) == (503, "not-committed")
