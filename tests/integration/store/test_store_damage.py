@@ -35,6 +35,15 @@ def witness_path(config: StoreConfig) -> Path:
     return path
 
 
+async def test_a_first_boot_that_was_killed_before_it_made_a_table_leaves_no_damage(sqlite_config: StoreConfig) -> None:
+    connection = sqlite3.connect(file(sqlite_config))
+    connection.execute("PRAGMA journal_mode = WAL")  # all that such a boot may have written
+    connection.close()
+    assert file(sqlite_config).stat().st_size > 0
+    async with life(sqlite_config) as store:
+        assert store.epoch == 1
+
+
 async def test_a_changed_row_is_named(config: StoreConfig) -> None:
     async with life(config) as store:
         await registered(store, "magika")
