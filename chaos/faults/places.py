@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from contextlib import suppress
 
@@ -47,7 +48,13 @@ def _live_through(story: Story, place: Failpoint, action: str) -> None:
         else:
             _wait_for_end(story, what=f"{action} at {place.name}", or_ready=action == "raise")
         return
-    story.booted(repeat=False)
+    try:
+        story.booted(repeat=False)
+    except Violation:
+        if action != "kill" or not _was_hit(story):
+            raise
+        story.died()  # the boot itself passes this place: it ends what an earlier life had begun
+        return
     if place.kind == "stop":
         story.load().wait_for(2)
         story.note_belongings()
@@ -56,6 +63,11 @@ def _live_through(story: Story, place: Failpoint, action: str) -> None:
         story.died(asked=True, hurried=action != "sleep")
         return
     _change_things(story, place, action)
+
+
+def _was_hit(story: Story) -> bool:
+    process = story.site.process
+    return process is not None and process.poll() == -signal.SIGKILL
 
 
 def _change_things(story: Story, place: Failpoint, action: str) -> None:
