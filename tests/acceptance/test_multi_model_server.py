@@ -299,7 +299,7 @@ def test_the_built_in_configuration_of_sagemaker_takes_everything_from_its_varia
     )
     machine.environment |= {
         "SAGEMAKER_BIND_TO_PORT": str(machine.port),
-        "SAGEMAKER_MODEL_STORE": str(machine.models),
+        "SAGEMAKER_MODEL_STORE": "/",  # models are registered there by absolute paths, whatever the store
         "SAGEMAKER_HANDLER": "service:handle",
         "SAGEMAKER_NUM_MODEL_WORKERS": "2",
         "SAGEMAKER_RESPONSE_TIMEOUT": "55",
@@ -309,10 +309,11 @@ def test_the_built_in_configuration_of_sagemaker_takes_everything_from_its_varia
     }
     machine.management = machine.port  # one port for everything
     start(machine, "--start", "--mms-config", "sagemaker")
-    registered = machine.get("/models?url=plain", "POST")
+    register = f"/models?url={machine.models}/plain&model_name=plain"
+    registered = machine.get(register, "POST")
 
     assert (registered.status_code, registered.json()) == (200, {"status": "Workers scaled"})
-    assert machine.get("/models?url=plain", "POST").status_code == 409
+    assert machine.get(register, "POST").status_code == 409
     assert machine.get("/models/plain/invoke", "POST").text == "plain:"
     assert len(machine.get("/models/plain").json()["workers"]) == 2
     settings = machine.get("/models/plain/settings").json()["settings"]
