@@ -5,42 +5,20 @@ from __future__ import annotations
 import ssl
 import subprocess
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import pkcs12
 
 from tests.acceptance.running import ECHO, RunningServer, make_model, wait_until
+from tests.certificates import make
 
 pytestmark = pytest.mark.slow
-
-PEM = serialization.Encoding.PEM
-PLAIN = serialization.NoEncryption()
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of this machine: as PEM files, and as a keystore with its key."""
-    folder = tmp_path_factory.mktemp("certificates")
-    key = rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "models.example")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 7, now - timedelta(days=1), now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(PEM))
-    (folder / "key.pem").write_bytes(key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, PLAIN))
-    locked = serialization.BestAvailableEncryption(b"secret")
-    (folder / "keystore.p12").write_bytes(pkcs12.serialize_key_and_certificates(b"mms", key, certificate, None, locked))
-    return folder
+    return make(tmp_path_factory.mktemp("certificates"))
 
 
 def key_settings(kind: str, folder: Path) -> dict[str, object]:

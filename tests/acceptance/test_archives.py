@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.running import ECHO, RunningServer, make_model, wait_until
+from tests.certificates import make
 from tests.original_archiver import install
 from tests.unit.archive.builders import lay_out, model_files, zipped
 from tests.unit.archive.web import WebServer
@@ -184,3 +187,37 @@ def register_alone(server: RunningServer, url: str) -> tuple[int, str]:
 
     answer = httpx.post(f"{server.management_url}/models", params={"url": url}, timeout=60, trust_env=False)
     return answer.status_code, answer.json()["message"]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "not trusted"])
+def test_an_archive_comes_over_https_from_a_host_that_this_machine_trusts(tmp_path: Path, trusted: bool) -> None:
+    certificates = make(tmp_path)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "m.mar").write_bytes(zipped(model_files("m")))
+    host = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "web")))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "certificate.pem", certificates / "key.pem")
+    host.socket = context.wrap_socket(host.socket, server_side=True)
+    host.handle_error = lambda request, client_address: None  # type: ignore[method-assign]
+    serving = threading.Thread(target=host.serve_forever, args=(0.01,))
+    serving.start()
+    environment = {"SSL_CERT_FILE": str(certificates / "certificate.pem")} if trusted else {}
+    try:
+        with RunningServer(tmp_path, environment=environment) as server:
+            server.start()
+            url = f"https://127.0.0.1:{host.server_port}/m.mar"
+            status, message = register(server, url)
+            if trusted:
+                assert (status, message) == (200, "Workers scaled")
+                assert server.predict("m").text == "OK"
+            else:
+                assert (status, message) == (400, f"Failed to download model from: {url}")
+    finally:
+        host.shutdown()
+        serving.join()
+        host.server_close()
