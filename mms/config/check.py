@@ -12,7 +12,14 @@ from mms.config.option import ONE_MODEL, Layer, Option
 from mms.config.options import BY_NAME, MODEL_OPTIONS, OPTIONS
 from mms.config.properties import Entry
 from mms.config.resolve import resolve_model, resolve_server
-from mms.config.sources import CONFIG_FILE_VARIABLE, MODEL_PREFIX, SERVER_PREFIX, ConfigSources, Word
+from mms.config.sources import (
+    CONFIG_FILE_VARIABLE,
+    MODEL_PREFIX,
+    SAGEMAKER_FILE,
+    SERVER_PREFIX,
+    ConfigSources,
+    Word,
+)
 from mms.config.startup_models import StartupModels, environment_name
 from mms.config.values import word_value
 from mms.errors import InvalidModel, UsageError
@@ -135,6 +142,9 @@ def _keys(sources: ConfigSources) -> Iterator[Finding]:
             yield Finding(Severity.WARNING, f"Unknown key {key}.{nearest(key, known)}", entry.where)
         elif not option.effective:
             text = f"{key} has no effect: it is a setting of the Java server."
+            yield Finding(Severity.NOTE, text, entry.where)
+        elif key == "default_response_timeout" and sources.config_file != SAGEMAKER_FILE:
+            text = f"{key} counts seconds here, minutes in the Java server; {key}_seconds means the same to both."
             yield Finding(Severity.NOTE, text, entry.where)
         elif Layer.SERVER_CONFIG not in option.layers:
             yield Finding(Severity.WARNING, f"{key} has no effect here: it is read {_readers(option)}.", entry.where)

@@ -49,6 +49,18 @@ def test_keys_that_do_nothing_are_warned_about(folder, line, message):
     assert found(folder, line) == [("warning", message)]
 
 
+def test_a_timeout_that_the_java_server_takes_for_minutes_is_noted_with_the_spelling_that_both_understand(folder):
+    (note,) = found(folder, "default_response_timeout=2\n")
+    assert note == (
+        "note",
+        (
+            "default_response_timeout counts seconds here, minutes in the Java server;"
+            " default_response_timeout_seconds means the same to both. (F/config.properties:1)"
+        ),
+    )
+    assert found(folder, "default_response_timeout_seconds=120\n") == []
+
+
 def test_settings_of_the_java_server_are_noted_once_each(folder):
     findings = found(folder, "vmargs=-Xmx1g\nnumber_of_netty_threads=4\n")
     assert findings == [
