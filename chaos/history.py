@@ -99,8 +99,8 @@ class History:
             return [call for call in self._calls.values() if life is None or call.life == life]
 
     def counts(self) -> dict[str, int]:
-        """Number of calls for each outcome."""
-        return counted(self.calls())
+        """Number of changes for each outcome; predictions are not counted."""
+        return counted(call for call in self.calls() if call.key)
 
     def close(self) -> None:
         """Close the file."""
