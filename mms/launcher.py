@@ -58,7 +58,9 @@ def main(argv: Sequence[str]) -> int:
             pid_file.remove()
         if not arguments.foreground:
             return start_in_background(arguments, argv, pid_file)
-        pid_file.write(os.getpid())
+        if not pid_file.write(os.getpid()):
+            print(ALREADY_RUNNING)  # noqa: T201
+            return 1
     except PermissionError as error:
         print(f"{pid_file.file}: {error.strerror}; it belongs to another user.", file=sys.stderr)  # noqa: T201
         return 1

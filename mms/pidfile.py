@@ -55,16 +55,27 @@ class PidFile:
             return _original_server(numbers[0])
         return Process(numbers[0], numbers[1], words[2] if len(words) > 2 else "") if len(numbers) == 2 else Process(0)
 
-    def write(self, pid: int) -> None:
-        """First line the number, as MMS writes it; then start time and boot. Raises OSError."""
+    def write(self, pid: int) -> bool:
+        """First line the number, as MMS writes it; then start time and boot. Raises OSError.
+
+        False, and nothing written, where another process that runs was first: of two starts at once, one has the file.
+        """
         try:
             ticks = start_ticks(pid)
         except ProcessLookupError:
-            return  # ended already: then there is nothing to point at
+            return True  # ended already: then there is nothing to point at
         handle, temporary = tempfile.mkstemp(prefix=f"{self.file.name}.", dir=self.file.parent)
         with os.fdopen(handle, "w", encoding="ascii") as out:
             out.write(f"{pid}\n{ticks}\n{boot_id()}\n")
-        Path(temporary).replace(self.file)
+        try:
+            os.link(temporary, self.file)
+        except FileExistsError:
+            if (named := self.read()) is not None and named.pid != pid and named.alive:
+                return False
+            Path(temporary).replace(self.file)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return True
 
     def remove(self, pid: int | None = None) -> None:
         """Remove the file; with `pid`, only where it names that process."""

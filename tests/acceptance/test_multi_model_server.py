@@ -180,6 +180,17 @@ def test_a_stop_with_nothing_to_stop_says_so_and_is_no_failure(machine: Machine)
     assert (done.returncode, done.stdout) == (0, "Model server is not currently running.\n")
 
 
+def test_of_two_starts_at_once_one_becomes_the_server_and_can_be_stopped(machine: Machine) -> None:
+    command = [COMMAND, "--start", "--model-store", "models"]
+    where = {"cwd": machine.folder, "env": machine.environment, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen(command, **where) as one, subprocess.Popen(command, **where) as other:
+        assert {one.wait(30), other.wait(30)} <= {0, 1}
+    wait_until(machine.ready, what="ready")
+    assert machine.type("--stop").stdout == "Model server stopped.\n"
+    wait_until(lambda: not machine.ready())
+    assert not machine.pid_file.exists()
+
+
 def test_a_number_that_is_now_another_process_is_never_signalled(machine: Machine) -> None:
     with subprocess.Popen(["sleep", "60"]) as stranger:
         for content in (f"{stranger.pid}\n1\n", f"{stranger.pid}\n", f"{stranger.pid}", "rubbish", ""):
