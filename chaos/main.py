@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,9 @@ def main() -> int:
         return 2
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     adopt_orphans()
+    signal.signal(
+        signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM)
+    )  # servers and databases end too
     print(f"seed {seed}", flush=True)
     if options.mutations:
         return mutations.prove(seed, options.evidence, options.only, options.out)
