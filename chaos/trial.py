@@ -121,6 +121,9 @@ def run_trial(
         violation = str(broken)
     except Exception:
         error = traceback.format_exc()
+    except BaseException:  # told to stop
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     seconds = time.monotonic() - began
     kept = ""
     if violation or error:
