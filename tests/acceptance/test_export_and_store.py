@@ -14,6 +14,8 @@ from tests.acceptance.command_line import mms, mms_ok
 from tests.acceptance.running import ECHO, RunningServer, make_model
 from tests.unit.archive.web import WebServer
 
+pytestmark = pytest.mark.slow
+
 
 def settings(server: RunningServer, model: str) -> dict[str, Any]:
     answer = server.manage("GET", f"/models/{model}/settings")

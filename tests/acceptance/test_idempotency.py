@@ -11,6 +11,8 @@ import pytest
 from tests.acceptance.poison import RAISES, poison
 from tests.acceptance.running import ECHO, RunningServer, make_model
 
+pytestmark = pytest.mark.slow
+
 HEADER = "idempotent-replayed"
 
 

@@ -12,6 +12,8 @@ import pytest
 from tests.acceptance.command_line import mms, mms_ok
 from tests.acceptance.running import ECHO, RunningServer, make_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def store_url(request: pytest.FixtureRequest) -> str | None:
