@@ -63,6 +63,7 @@ class RunningServer:
             **(config or {}),
         }
         self.environment = dict(environment or {})
+        self.wrapper: tuple[str, ...] = ()  # a command that runs the server's, such as unshare
         self.process: subprocess.Popen[bytes] | None = None
         self._http = httpx.Client(timeout=60, trust_env=False)
 
@@ -86,7 +87,7 @@ class RunningServer:
         self._http = httpx.Client(timeout=60, trust_env=False)  # connections of an earlier life are dead
         file = self.folder / "config.properties"
         file.write_text("".join(f"{key}={value}\n" for key, value in self.config.items()))
-        command = [sys.executable, "-P", "-m", "mms", "serve", "--config", str(file), *flags]
+        command = [*self.wrapper, sys.executable, "-P", "-m", "mms", "serve", "--config", str(file), *flags]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MMS_")}
         environment |= {"LOG_LOCATION": str(self.folder / "logs"), "METRICS_LOCATION": str(self.folder / "logs")}
         with self.log_file.open("ab") as log:
