@@ -1,4 +1,4 @@
-"""Sets up the server's log: structured lines on stderr, standard `logging` everywhere else; never used on the hot path."""
+"""Sets up the server's log: one line a record on stderr, and MMS's lines in a file; never used on the hot path."""
 
 from __future__ import annotations
 
@@ -6,17 +6,34 @@ import logging
 import logging.config
 import logging.handlers
 import sys
+import time
 from configparser import Error as ParserError
 from pathlib import Path
 from typing import TextIO
-
-import structlog
 
 from mms.errors import UsageError
 
 ROLL_AT = 100 * 1024 * 1024  # bytes, as MMS
 KEPT_ROLLS = 5
 _MMS_NAMES = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+
+
+class LineFormatter(logging.Formatter):
+    """The server's own lines, time first, in UTC: `2026-01-31T12:00:00.123Z [warning] message [logger]`."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s [%(level)s] %(message)s [%(name)s]", "%Y-%m-%dT%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as a line, and a traceback below it where there is one."""
+        record.level = record.levelname.lower()
+        return super().format(record)
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - its name there
+        """UTC with milliseconds."""
+        return f"{super().formatTime(record, datefmt)}.{int(record.msecs):03d}Z"
 
 
 class MmsFormatter(logging.Formatter):
@@ -36,28 +53,10 @@ class MmsFormatter(logging.Formatter):
 
 
 def configure(*, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send every log record of the process to `stream` (default stderr), one line each, time first, in UTC.
-
-    Standard `logging` stays the interface: a room asks for `logging.getLogger(__name__)` and knows nothing of structlog.
-    """
+    """Send every log record of the process to `stream` (default stderr)."""
     out = stream if stream is not None else sys.stderr
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.stdlib.ExtraAdder(),
-    ]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.dev.ConsoleRenderer(
-                colors=out.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
-            ),
-        ],
-    )
     handler = logging.StreamHandler(out)
-    handler.setFormatter(formatter)
+    handler.setFormatter(LineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

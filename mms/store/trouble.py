@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from enum import StrEnum
 
-import psycopg
 from sqlalchemy import exc
 
 
@@ -70,8 +70,10 @@ def classify(error: Exception) -> Trouble:
         if code is None:  # raised by the module itself: bytes that are no UTF-8, a row that cannot be read
             return Trouble(Kind.DAMAGED if isinstance(cause, sqlite3.OperationalError) else Kind.WRONG, text)
         return Trouble(_SQLITE_KINDS.get(code & 0xFF, Kind.WRONG), text)
-    if isinstance(cause, psycopg.Error):
-        state = cause.sqlstate
+    # With SQLite nothing has imported the driver, which takes a tenth of a boot: then no error can be its own.
+    psycopg = sys.modules.get("psycopg")
+    if psycopg is not None and isinstance(cause, psycopg.Error):
+        state: str | None = cause.sqlstate
         if lost or (state is None and isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)):
             return Trouble(Kind.AWAY, text)
         if state is not None:
