@@ -77,10 +77,12 @@ class Server:
             return await shutdown.interrupt(boot, self._stop_reason)
         boot.result()  # a boot that failed ends the server, dirty
         heartbeat = asyncio.create_task(self._heartbeat())
+        verification = asyncio.create_task(self._verify_older())
         await asyncio.wait((heartbeat, stop), return_when=asyncio.FIRST_COMPLETED)
         if heartbeat.done():
             heartbeat.result()  # it never ends by itself: a defect, and the server ends with it, dirty
         heartbeat.cancel()
+        verification.cancel()
         return await shutdown.run(self._stop_reason, self._hurry)
 
     def _on_signal(self, number: int) -> None:
@@ -179,6 +181,14 @@ class Server:
             quarantine_after=self._settings.quarantine_after,
             replay_wait=self._settings.replay_wait,
         )
+
+    async def _verify_older(self) -> None:
+        """A boot believes only the newest of a long journal and reads no more of it; the rest is verified beside the work."""
+        try:
+            for finding in await self._store.verify_older():
+                logger.error("The store was changed behind the server's back: %s", finding)
+        except NotCommitted as error:
+            logger.warning("The older journal entries are not verified: %s", error.message)
 
     # --- while running -----------------------------------------------------------------------------------------------
 

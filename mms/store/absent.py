@@ -106,6 +106,10 @@ class AbsentStore(Store):
         """Refused."""
         self._refuse()
 
+    async def verify_older(self) -> list[str]:
+        """There is nothing to verify."""
+        return []
+
     async def referenced_digests(self) -> set[str]:
         """Refused: what is named is not known, so nothing may be swept."""
         self._refuse()

@@ -185,6 +185,18 @@ class Store:
         """Newest first."""
         return await self._call(partial(self._verbs.incarnations, limit))
 
+    async def verify_older(self) -> list[str]:
+        """Verify the journal entries that opening left out, some at a time between other work; one sentence for each finding.
+
+        Raises NotCommitted where the store goes away meanwhile.
+        """
+        found: list[str] = []
+        below: int | None = None
+        while below != 0:
+            more, below = await self._call(partial(self._verbs.older_entries, below))
+            found += more
+        return found
+
     async def referenced_digests(self) -> set[str]:
         """SHA-256 of every archive that a restorable registration names: what the archive sweep must keep."""
         return await self._call(self._verbs.referenced_digests)

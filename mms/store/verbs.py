@@ -26,7 +26,7 @@ from mms.records import (
     Replayed,
     StoreHealth,
 )
-from mms.store import attempts, backup, changes, history, incarnations, journal, meta, snapshot
+from mms.store import attempts, backup, changes, history, incarnations, journal, meta, snapshot, verification
 from mms.store.changes import Life
 from mms.store.config import StoreConfig
 from mms.store.counts import StoreCounts
@@ -280,6 +280,10 @@ class Verbs:
     def incarnations(self, limit: int) -> list[Incarnation]:
         """See `Store.incarnations`."""
         return self._read(lambda tx: incarnations.recent(tx, self._server, limit))
+
+    def older_entries(self, below: int | None) -> tuple[list[str], int]:
+        """See `verification.older_entries`."""
+        return self._read(lambda tx: verification.older_entries(tx, self._server, below))
 
     def referenced_digests(self) -> set[str]:
         """See `Store.referenced_digests`."""

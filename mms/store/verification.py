@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Table, func, inspect, or_, select, text
+from sqlalchemy import RowMapping, Table, func, inspect, or_, select, text
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from mms.records import ChangeOutcome
@@ -70,6 +70,27 @@ def pages(tx: Transaction, *, quick: bool) -> list[str]:
     return [str(line) for line in lines if line != "ok"]
 
 
+def older_entries(tx: Transaction, server_id: str, below: int | None) -> tuple[list[str], int]:
+    """The entries that a boot leaves out, AT_BOOT at a time from the newest down: what is wrong with them, and where to go on.
+
+    `below` is the number that the last call gave back, None for the first; 0 means that there are no more.
+    """
+    numbers = select(journal.c.seq).where(journal.c.server_id == server_id).order_by(journal.c.seq.desc())
+    if below is None:
+        below = tx.execute(numbers.offset(AT_BOOT - 1).limit(1)).scalar()
+    if not below:
+        return [], 0
+    statement = select(journal).where(journal.c.server_id == server_id, journal.c.seq < below)
+    read = list(tx.execute(statement.order_by(journal.c.seq.desc()).limit(AT_BOOT)).mappings())
+    found = [_not_as_written(journal, row) for row in read if not intact(journal, row)]
+    return found, int(read[-1]["seq"]) if len(read) == AT_BOOT else 0
+
+
+def _not_as_written(table: Table, row: RowMapping) -> str:
+    name = ", ".join(f"{column} {row[column]}" for column in _NAMED_BY[table])
+    return f"table {table.name}, {name}: the row is not what was written (its SHA-256 differs)"
+
+
 def _altered(tx: Transaction, table: Table, server_id: str, newest: int | None) -> Iterator[str]:
     statement = select(table).where(table.c.server_id == server_id)
     if table is journal and newest is not None:
@@ -79,8 +100,7 @@ def _altered(tx: Transaction, table: Table, server_id: str, newest: int | None) 
     try:
         for row in tx.execute(statement).mappings():
             if not intact(table, row):
-                name = ", ".join(f"{column} {row[column]}" for column in _NAMED_BY[table])
-                yield f"table {table.name}, {name}: the row is not what was written (its SHA-256 differs)"
+                yield _not_as_written(table, row)
     except (SQLAlchemyError, ValueError, TypeError, AttributeError) as error:
         yield _unreadable(f"table {table.name}", error)
 

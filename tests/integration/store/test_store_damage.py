@@ -89,6 +89,8 @@ async def test_of_a_long_journal_a_boot_reads_the_newest_and_the_pending_and_ver
         assert [each.seq for each in await store.pending()] == [undone.seq]
         with pytest.raises(NotCommitted, match="Journal entry 2 is not what was written"):
             await store.snapshot_at(seq=4)  # what a restore needs of the rest is verified when it is read
+        (finding,) = await store.verify_older()
+        assert "table journal, seq 2:" in finding
     assert "table journal, seq 2:" in offline.verify(config)[0]
     execute(config, "UPDATE journal SET actor = 'nobody' WHERE seq = :seq", seq=undone.seq)
     with pytest.raises(StoreDamaged, match=f"table journal, seq {undone.seq}:"):
