@@ -154,8 +154,7 @@ class Server:
         except NotCommitted as error:
             logger.warning("Leftovers are not swept: %s", error.message)
             return
-        for pid in await asyncio.to_thread(sweep_leftovers, self._store.store_uuid, self._store.epoch):
-            logger.warning("Killed process %d, a leftover of an earlier life of this server.", pid)
+        await asyncio.to_thread(sweep_leftovers, self._store.store_uuid, self._store.epoch)
         for gone in await asyncio.to_thread(self._parts.archives.sweep, keep):
             logger.info("Removed leftover %s.", gone)
 

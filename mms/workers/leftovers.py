@@ -25,7 +25,7 @@ def sweep_leftovers(store_uuid: str, epoch: int, proc: Path = Path("/proc")) -> 
     A process is known by the tag that it holds open, never by its pid alone: the tag is read again once the process is held by
     a pidfd, so a number that has been given to another process since is left in peace. Blocks for 5 s at most.
     """
-    killed: dict[int, int] = {}
+    held: dict[int, int] = {}  # all of them before any is killed: workers end with their fork server
     for pid in _candidates(proc):
         if not _is_older(proc / str(pid), store_uuid, epoch):
             continue
@@ -34,16 +34,17 @@ def sweep_leftovers(store_uuid: str, epoch: int, proc: Path = Path("/proc")) -> 
         except OSError:
             continue
         if _is_older(proc / str(pid), store_uuid, epoch):
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            killed[pidfd] = pid
+            held[pidfd] = pid
         else:
             os.close(pidfd)
-    _wait(list(killed))
-    if killed:
-        pids = ", ".join(map(str, sorted(killed.values())))
+    for pidfd in held:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    _wait(list(held))
+    if held:
+        pids = ", ".join(map(str, sorted(held.values())))
         logger.warning("Processes of an earlier life of this server were still running and have been ended: %s.", pids)
-    return sorted(killed.values())
+    return sorted(held.values())
 
 
 def _candidates(proc: Path) -> Iterator[int]:
