@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+VERIFY_PAUSE = 0.1  # seconds between two looks at older entries: changes must not feel them
+
 CALL_LIMIT = 6.0
 """Seconds until a call is cut off that Postgres does not answer; its own statement_timeout (5 s) comes first."""
 CUT_AGAIN = 1.5
@@ -195,6 +197,7 @@ class Store:
         while below != 0:
             more, below = await self._call(partial(self._verbs.older_entries, below))
             found += more
+            await asyncio.sleep(VERIFY_PAUSE)
         return found
 
     async def referenced_digests(self) -> set[str]:

@@ -19,6 +19,9 @@ MOST_FINDINGS = 20
 AT_BOOT = 1000
 """Journal entries that a boot looks at, the newest, and every pending one: it believes no older, and their number must not be felt."""
 
+OLDER_AT_ONCE = 20
+"""Entries that are verified in one go beside the work: about two milliseconds in which no change is taken."""
+
 _NAMED_BY = {
     store_meta: ("server_id",),
     incarnation: ("epoch",),
@@ -71,7 +74,7 @@ def pages(tx: Transaction, *, quick: bool) -> list[str]:
 
 
 def older_entries(tx: Transaction, server_id: str, below: int | None) -> tuple[list[str], int]:
-    """The entries that a boot leaves out, AT_BOOT at a time from the newest down: what is wrong with them, and where to go on.
+    """The entries that a boot leaves out, a few at a time from the newest down: what is wrong with them, and where to go on.
 
     `below` is the number that the last call gave back, None for the first; 0 means that there are no more.
     """
@@ -81,9 +84,9 @@ def older_entries(tx: Transaction, server_id: str, below: int | None) -> tuple[l
     if not below:
         return [], 0
     statement = select(journal).where(journal.c.server_id == server_id, journal.c.seq < below)
-    read = list(tx.execute(statement.order_by(journal.c.seq.desc()).limit(AT_BOOT)).mappings())
+    read = list(tx.execute(statement.order_by(journal.c.seq.desc()).limit(OLDER_AT_ONCE)).mappings())
     found = [_not_as_written(journal, row) for row in read if not intact(journal, row)]
-    return found, int(read[-1]["seq"]) if len(read) == AT_BOOT else 0
+    return found, int(read[-1]["seq"]) if len(read) == OLDER_AT_ONCE else 0
 
 
 def _not_as_written(table: Table, row: RowMapping) -> str:
