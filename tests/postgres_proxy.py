@@ -35,6 +35,10 @@ class PostgresProxy:
     def url(self, original: str) -> str:
         return original.replace(f":{self._to}/", f":{self.port}/")
 
+    def lead_to(self, port: int) -> None:
+        """New connections go to another server, as after a failover."""
+        self._to = port
+
     def arm(self, fault: Fault) -> None:
         self.struck.clear()
         self._silent.clear()

