@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from platform import python_version
 
+from mms.archive.manifest import RUNTIMES
 from mms.archive.model_archive import ArchiveStore, ModelArchive
 from mms.config.provenance import UNNUMBERED, numbered
 from mms.config.resolve import ModelSettings, ServerSettings, Source, resolve_model
@@ -21,8 +22,6 @@ from mms.workers.engine import Engine, WorkerSpec
 from mms.workers.pool import WorkerPool
 
 logger = logging.getLogger(__name__)
-
-RUNTIMES = ("python", "python2", "python3")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TextIO
 
 from mms.errors import UsageError
+from mms.logfiles import KEPT_ROLLS, ROLL_AT
 
-ROLL_AT = 100 * 1024 * 1024  # bytes, as MMS
-KEPT_ROLLS = 5
 _MMS_NAMES = {"WARNING": "WARN", "CRITICAL": "FATAL"}
 
 

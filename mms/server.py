@@ -23,7 +23,7 @@ from mms.recovery.plan import make_plan
 from mms.replay import Replay
 from mms.safe_mode import SafeMode
 from mms.shutdown import Shutdown
-from mms.startup import name_startup_models, refuse_repeated_names
+from mms.startup import name_startup_models
 from mms.status import ServerStatus
 from mms.store.absent import AbsentStore
 from mms.store.store import Store, StoreConfig
@@ -222,7 +222,6 @@ async def serve(
     settings: ServerSettings, sources: ConfigSources, options: BootOptions, make_engine: EngineMaker, logs: RequestLogs
 ) -> int:
     """Open the store and run one server life on it. Raises BootError."""
-    refuse_repeated_names(settings.load_models)
     logger.info("Data directory: %s", settings.data_dir)
     store = await _open_store(settings, options)
     return await Server(settings, sources, options, store, make_engine, logs).run()

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Sequence
 
 from mms.archive.model_archive import ArchiveStore, ModelArchive
 from mms.config.resolve import ServerSettings
-from mms.errors import MmsError, UsageError
+from mms.errors import MmsError
 from mms.records import StartupModel
 from mms.recovery.plan import NamedStartupModel
-
-
-def refuse_repeated_names(models: Sequence[StartupModel]) -> None:
-    """Two start-up models of one configured name stop the boot, as in MMS. Raises UsageError."""
-    counts = Counter(model.name for model in models if model.name)
-    for name, count in counts.items():
-        if count > 1:
-            raise UsageError(f"Invalid configuration: Model {name} is already registered.")
 
 
 async def name_startup_models(

@@ -10,6 +10,7 @@ from typing import Any
 from mms.api.bodies import mime_type, pairs
 from mms.api.json_text import MIME
 from mms.archive import lenient_json
+from mms.archive.manifest import RUNTIMES
 from mms.config.kinds import shown
 from mms.config.option import Option
 from mms.config.options import API_OPTIONS, MODEL_OPTIONS, model_option
@@ -17,7 +18,6 @@ from mms.config.values import parse_api
 from mms.errors import BadInput
 from mms.wishes import RegisterModel, UpdateModel
 
-RUNTIMES = ("python", "python2", "python3")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _INT32 = 2**31
 

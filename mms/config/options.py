@@ -156,9 +156,6 @@ BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 API_OPTIONS: Mapping[str, Option] = {name: option for option in MODEL_OPTIONS for name in option.api_names}
 """Rows by the names of the management API's parameters."""
 
-MANIFEST_OPTIONS: Mapping[str, Option] = {option.manifest_key: option for option in MODEL_OPTIONS}
-"""Rows by the keys of the manifest's `model` section."""
-
 
 def model_option(name: str) -> Option | None:
     """The model's option of that name, own or the API's; None where there is no such."""
