@@ -19,7 +19,7 @@ from mms.errors import InvalidModel, LoadFailed
 from mms.inference.registry import ServedModel
 from mms.records import ModelKey, Overrides
 from mms.workers.engine import Engine, WorkerSpec
-from mms.workers.pool import WorkerPool
+from mms.workers.pool import LoadListener, WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class Activator:
         settings: ServerSettings,
         *,
         load_slots: int,
+        on_load: LoadListener | None = None,
     ) -> None:
         self._archives = archives
         self._engine = engine
@@ -69,6 +70,7 @@ class Activator:
         self._gpus = _gpu_ids(settings.number_of_gpu)
         # Loading is CPU-bound: more at once than there are cores only makes each slower.
         self._load_slots = asyncio.Semaphore(load_slots)
+        self._on_load = on_load
 
     async def open(self, url: str) -> ModelArchive:
         """Open what the URL names today; raises as `ArchiveStore.open` does."""
@@ -138,7 +140,9 @@ class Activator:
             preload_model=settings.preload_model,
             legacy=prepared.archive.manifest.legacy,
         )
-        pool = WorkerPool(self._engine, spec, next_gpu=self._next_gpu, load_slots=self._load_slots)
+        pool = WorkerPool(
+            self._engine, spec, next_gpu=self._next_gpu, load_slots=self._load_slots, on_load=self._on_load
+        )
         return ServedModel(
             key=prepared.key,
             archive=prepared.archive,

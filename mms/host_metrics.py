@@ -1,4 +1,4 @@
-"""How loaded the machine is, written into mms_metrics.log every so often in MMS's lines; measured on a thread of its own."""
+"""MMS's lines of mms_metrics.log that are not of requests: how loaded the machine is, and how long each worker took to load."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import psutil
 
@@ -71,7 +71,18 @@ class HostMetrics:
         yield "MemoryUtilization.Percent", memory.percent
 
 
-def metric_lines(figures: Iterator[tuple[str, float]], now: float) -> Iterator[bytes]:
+class WorkerLoads:
+    """One line for each worker that has loaded, replacements too: `W-ID-MODEL.ms`; MMS's id is its port, from 9000 on as here."""
+
+    def __init__(self, sink: LogSink) -> None:
+        self._sink = sink
+
+    def __call__(self, worker_id: str, model: str, seconds: float) -> None:
+        """Take one load; returns at once."""
+        self._sink.write(b"".join(metric_lines([(f"W-{worker_id}-{model}.ms", round(1000 * seconds))], time.time())))
+
+
+def metric_lines(figures: Iterable[tuple[str, float]], now: float) -> Iterator[bytes]:
     """Each figure as a line of the metrics log: `TIME - Name.Unit:value|#Level:Host|#hostname:HOST,timestamp:SECONDS`."""
     stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d}"
     tail = f"|#Level:Host|#hostname:{socket.gethostname()},timestamp:{int(now)}\n"

@@ -35,9 +35,9 @@ def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str
     import uvloop
 
     from mms import logging as server_log
-    from mms.host_metrics import HostMetrics
+    from mms.host_metrics import HostMetrics, WorkerLoads
     from mms.logfiles import LogFiles
-    from mms.parts import RequestLogs
+    from mms.parts import Logs
     from mms.server import serve
     from mms.workers.local import LocalEngine
 
@@ -52,9 +52,10 @@ def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str
 
     files = LogFiles()
     metrics = files.open(settings.metrics_location, "mms_metrics.log")
-    logs = RequestLogs(
+    logs = Logs(
         access=files.open(settings.log_location, "access_log.log") if settings.access_log else None,
         metrics=metrics if settings.access_log else None,
+        loads=WorkerLoads(metrics) if metrics is not None else None,
     )
     host_metrics = HostMetrics(metrics, settings.metric_time_interval) if metrics is not None else None
     model_metrics = files.open(settings.metrics_location, "model_metrics.log")

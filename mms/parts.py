@@ -25,16 +25,18 @@ from mms.store.store import Store
 from mms.telemetry import Telemetry
 from mms.wanted import WantedState
 from mms.workers.engine import Engine
+from mms.workers.pool import LoadListener
 
 EngineMaker = Callable[[str, int], Engine]
 """Makes the engine from the store's uuid and this life's epoch, which tag its processes."""
 
 
-class RequestLogs(NamedTuple):
-    """Where the lines of answered requests go; None leaves them out."""
+class Logs(NamedTuple):
+    """Where the lines of answered requests (`access`, `metrics`) and of loaded workers go; None leaves them out."""
 
     access: LogSink | None = None
     metrics: LogSink | None = None
+    loads: LoadListener | None = None
 
 
 class Parts:
@@ -49,7 +51,7 @@ class Parts:
         registry: Registry,
         gate: Gate,
         make_engine: EngineMaker,
-        logs: RequestLogs,
+        logs: Logs,
         resume: Resume,
     ) -> None:
         self.cores = available_cores()
@@ -62,7 +64,9 @@ class Parts:
             tag=f"{store.store_uuid[:8]}-{store.epoch}",
             limits=DownloadLimits(total=settings.download_timeout, max_size=settings.max_archive_size),
         )
-        self.activator = Activator(self.archives, self.engine, sources, settings, load_slots=self.cores)
+        self.activator = Activator(
+            self.archives, self.engine, sources, settings, load_slots=self.cores, on_load=logs.loads
+        )
         self.changes = Changes(
             self.state,
             gate,

@@ -16,7 +16,7 @@ from mms.gate import Gate
 from mms.identity import process_identity
 from mms.inference.registry import Registry
 from mms.life import Life
-from mms.parts import EngineMaker, Parts, RequestLogs
+from mms.parts import EngineMaker, Logs, Parts
 from mms.records import BootDecision, BootFacts, BootOptions, StoreHealth
 from mms.recovery.decision import decide
 from mms.recovery.plan import make_plan
@@ -42,7 +42,7 @@ class Server:
         options: BootOptions,
         store: Store,
         make_engine: EngineMaker,
-        logs: RequestLogs,
+        logs: Logs,
     ) -> None:
         self._settings = settings
         self._sources = sources
@@ -219,7 +219,7 @@ class Server:
 
 
 async def serve(
-    settings: ServerSettings, sources: ConfigSources, options: BootOptions, make_engine: EngineMaker, logs: RequestLogs
+    settings: ServerSettings, sources: ConfigSources, options: BootOptions, make_engine: EngineMaker, logs: Logs
 ) -> int:
     """Open the store and run one server life on it. Raises BootError."""
     logger.info("Data directory: %s", settings.data_dir)

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 STOP_GRACE = 2.0  # seconds beyond the answer that a worker may take to end by itself
 CLOSE_GRACE = 0.5  # seconds, where nobody waits for answers any more
 
+LoadListener = Callable[[str, str, float], None]
+"""Is told of a worker that has loaded: its id, its model's name, the seconds from its start."""
+
 
 class PoolClient(Protocol):
     """Who gives the pool's workers their batches; every call is made on the event loop."""
@@ -78,11 +81,17 @@ class WorkerPool:
     """Keeps between `min_workers` and `max_workers` seats taken; each seat loads, serves and is filled again by its own task.
 
     `next_gpu` gives each new seat its GPU; a replacement keeps its seat's. `load_slots` bounds the loads at one time, over
-    all models.
+    all models. `on_load` is told of each worker that has loaded, and of the seconds it took.
     """
 
     def __init__(
-        self, engine: Engine, spec: WorkerSpec, *, next_gpu: Callable[[], int | None], load_slots: asyncio.Semaphore
+        self,
+        engine: Engine,
+        spec: WorkerSpec,
+        *,
+        next_gpu: Callable[[], int | None],
+        load_slots: asyncio.Semaphore,
+        on_load: LoadListener | None = None,
     ) -> None:
         self.spec = spec
         self.last_error = ""
@@ -94,6 +103,7 @@ class WorkerPool:
         self._engine = engine
         self._next_gpu = next_gpu
         self._load_slots = load_slots
+        self._on_load = on_load
         self._seats: list[_Seat] = []
         self._leaving: list[_Seat] = []
         self._outcomes: list[asyncio.Future[LoadFailed | None]] = []
@@ -248,8 +258,11 @@ class WorkerPool:
                         await start
                     return None
                 await start
+                seconds = time.monotonic() - began
                 self.loads += 1
-                self.load_seconds += time.monotonic() - began
+                self.load_seconds += seconds
+                if self._on_load is not None:
+                    self._on_load(worker.worker_id, self.spec.model.name, seconds)
                 return worker
             finally:
                 news.cancel()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -27,6 +29,12 @@ def handle(data, context):
     logging.info("logged by the handler")
     context.metrics.add_counter("Seen", 1)
     return ["fine"]
+"""
+TELLS_ITS_PID = """
+import os
+
+def handle(data, context):
+    return None if data is None else [str(os.getpid())]
 """
 
 
@@ -92,6 +100,30 @@ def test_the_load_of_the_machine_is_written_every_metric_time_interval(server: R
 
     assert abs(times[0] - time.time()) < 60
     assert 1 <= times[2] - times[0] <= 6
+
+
+def test_each_worker_that_has_loaded_leaves_its_line_in_the_metrics_log(server: RunningServer) -> None:
+    make_model(server.models, "counted", TELLS_ITS_PID)
+    answer = server.manage("POST", "/models?url=counted&initial_workers=2&synchronous=true")
+    assert answer.status_code == 200
+    file = server.folder / "its-metrics" / "mms_metrics.log"
+
+    def loads() -> dict[str, int]:
+        pattern = rf"{TIME} - W-\d+-counted\.ms:\d+\|#Level:Host\|#hostname:{HOST},timestamp:\d{{10}}"
+        found = [re.search(r"W-(\d+)-counted\.ms:(\d+)", line) for line in lines(file, pattern)]
+        return {match[1]: int(match[2]) for match in found if match}
+
+    def workers() -> set[str]:
+        described = server.manage("GET", "/models/counted").json()
+        return {worker["id"] for worker in described["workers"] if worker["status"] == "READY"}
+
+    first = workers()
+    wait_until(lambda: loads().keys() == first, what="one line for each worker")
+    assert all(0 < milliseconds < 60_000 for milliseconds in loads().values())
+
+    os.kill(int(server.predict("counted").text), signal.SIGKILL)
+    wait_until(lambda: len(loads()) == 3, what="a line for the replacement")
+    wait_until(lambda: set(loads()) - first <= workers(), what="the replacement in service")
 
 
 def test_a_setting_of_the_java_server_is_said_to_have_no_effect_once(server: RunningServer) -> None:
