@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -41,6 +42,7 @@ class Generator:
     def __init__(self, folder: Path, *, bundled: bool = False) -> None:
         self._folder = folder
         self._wrk = None if bundled else shutil.which("wrk")
+        self._numbers = itertools.count()  # of the scripts: two loads may run at once
         self.name = "wrk" if self._wrk else "the bundled asyncio client"
 
     def run(self, url: str, body: Path, content_type: str, clients: int, seconds: float) -> Load:
@@ -56,7 +58,7 @@ class Generator:
         if self._wrk is None:
             program = str(Path(__file__).with_name("client.py"))
             return [sys.executable, program, url, str(body), content_type, str(clients), str(seconds)]
-        script = self._folder / "load.lua"
+        script = self._folder / f"load-{next(self._numbers)}.lua"
         script.write_text(_LUA.format(body=str(body), content_type=content_type))
         # wrk takes whole seconds only.
         duration = f"{max(round(seconds), 1)}s"

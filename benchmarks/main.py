@@ -18,14 +18,16 @@ import psutil
 
 from benchmarks import chart, report
 from benchmarks.contenders import PEERS, Contender, Ours
+from benchmarks.fairness import light_beside_busy
 from benchmarks.load import Generator
 from benchmarks.recovery import NoopBoots, hundred_onnx_models
 from benchmarks.rounds import Bench, Plan, Series
+from benchmarks.soak import soak
 from benchmarks.store_boot import claim_times, journal_cost
 from benchmarks.workloads import WORKLOADS, Material
 
 IDLE_MODELS = (1, 8, 64, 512)
-SECTIONS = ("load", "boot", "onnx", "idle", "store")
+SECTIONS = ("load", "fairness", "boot", "onnx", "idle", "store")
 
 
 def progress(line: str) -> None:
@@ -45,6 +47,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--workloads", default=",".join(names), help=f"({','.join(names)})")
     parser.add_argument("--sections", default=",".join(SECTIONS), help=f"({','.join(SECTIONS)})")
+    parser.add_argument(
+        "--soak", type=int, default=0, metavar="REQUESTS", help="also watch the memory over so many requests"
+    )
     parser.add_argument("--bundled-client", action="store_true", help="even where wrk is installed")
     parser.add_argument("--out", type=Path, help="folder for bench.md, bench.json and bench.svg (not written without)")
     given = parser.parse_args(words)
@@ -98,6 +103,12 @@ def run(
             if workload.name in given.workloads:
                 loop = workload.model == "convnet"
                 results.workloads[workload.name] = bench.measure(workload, contenders, loop=loop)
+    if "fairness" in given.sections:
+        results.fairness = light_beside_busy(
+            folder / "fairness", material, generator, given.rounds, given.seconds, progress
+        )
+    if given.soak:
+        results.soak = soak(folder / "soak", material, generator, given.soak, progress)
     if "boot" in given.sections:
         boots = NoopBoots(folder / "boot", material, progress)
         results.boots = boots.measure(contenders, 1 if given.quick else 3)

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from benchmarks.fairness import BUSY, LIGHT, Fairness
 from benchmarks.recovery import Boots
 from benchmarks.rounds import Series
+from benchmarks.soak import ROLES, WORKLOAD, Soak
 from benchmarks.store_boot import JournalCost
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -22,6 +24,8 @@ class Results:
 
     conditions: dict[str, str]
     workloads: dict[str, list[Series]] = field(default_factory=dict)
+    fairness: Fairness | None = None
+    soak: Soak | None = None
     boots: list[Boots] = field(default_factory=list)
     onnx: Boots | None = None
     idle: dict[int, Series] = field(default_factory=dict)
@@ -90,6 +94,9 @@ def _tails(results: Results) -> Iterable[Goal]:
         found = _named(series)
         if workload.clients == 32 and OURS in found:
             yield Goal(f"{workload.title}: p99 over p50", found[OURS].tail, 2.5, False)
+    if results.fairness is not None:
+        what = f"{LIGHT.title}, beside {BUSY.title}: p99 in batches of the other"
+        yield Goal(what, results.fairness.share, 1.0, False)
 
 
 def _recovery(results: Results) -> Iterable[Goal]:
@@ -117,6 +124,9 @@ def _growth(results: Results) -> Iterable[Goal]:
         for count, rate in rates.items():
             if rate is not base:
                 yield Goal(f"throughput beside {count} idle models", rate / base, 0.9, True)
+    if results.soak is not None:
+        sent = results.soak.samples[-1].requests
+        yield Goal(f"memory gained over {sent:,} requests", results.soak.growth, 3.0, False, "MB")
     if (cost := results.journal) is not None:
         yield Goal(f"boot with a journal of {cost.entries:,} entries", cost.boot / cost.empty_boot, 1.1, False)
         change = cost.change / cost.empty_change
@@ -141,6 +151,10 @@ def markdown(results: Results) -> str:
         _goal_table(goals(results)),
         *(_workload_table(name, series) for name, series in results.workloads.items()),
     ]
+    if results.fairness is not None:
+        parts.append(_fairness(results.fairness))
+    if results.soak is not None:
+        parts.append(_soak(results.soak))
     if results.boots:
         parts.append(_boot_table(results.boots))
     if results.onnx is not None:
@@ -167,6 +181,36 @@ def _workload_table(name: str, series: Sequence[Series]) -> str:
         )
     head = "| | requests/s | min – max | CPU-s per 1,000 | p50 / p99 ms | errors |\n|---|---|---|---|---|---|\n"
     return f"### {_title(name)}\n\n{head}" + "\n".join(rows)
+
+
+def _fairness(found: Fairness) -> str:
+    rows = "\n".join(
+        f"| {where} | {median(p50):.2f} | {median(p99):.2f} | {min(p99):.2f} – {max(p99):.2f} |"
+        for where, p50, p99 in (
+            ("alone", found.alone_p50, found.alone_p99),
+            ("beside", found.beside_p50, found.beside_p99),
+        )
+    )
+    head = "| | p50, ms | p99, ms | min – max |\n|---|---|---|---|\n"
+    return (
+        f"### {LIGHT.title}, alone and beside {BUSY.title}\n\n{head}{rows}\n\n"
+        f"A batch of the busy model takes {median(found.batch):.0f} ms, and four of them are always waiting; "
+        f"errors: {found.errors}."
+    )
+
+
+def _soak(found: Soak) -> str:
+    rows = "\n".join(
+        f"| {one.requests:,} | " + " | ".join(f"{one.megabytes[role]:.1f}" for role in ROLES) + f" | {one.total:.1f} |"
+        for one in found.samples
+    )
+    grown = ", ".join(f"{role} {size:+.1f} MB" for role, size in found.growths.items())
+    return (
+        f"### Memory over {found.samples[-1].requests:,} requests ({WORKLOAD.title})\n\n"
+        f"| requests | {' | '.join(f'{role}, MB' for role in ROLES)} | all |\n|---|---|---|---|---|\n{rows}\n\n"
+        f"Growth once a million had been answered: {found.growth:+.1f} MB ({grown}); "
+        f"{found.seconds:.0f} s, errors: {found.errors}."
+    )
 
 
 def _boot_table(boots: Sequence[Boots]) -> str:

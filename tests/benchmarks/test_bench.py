@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.fairness import Fairness
 from benchmarks.report import Goal, Results, goals, markdown
 from benchmarks.rounds import Series
+from benchmarks.soak import Sample, Soak
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +21,8 @@ def test_a_tiny_slice_of_this_server_alone_runs_and_reports(tmp_path: Path) -> N
     run = subprocess.run(
         [
             *(str(ROOT / "scripts" / "bench"), "--quick", "--rounds", "1", "--peers", "none", "--bundled-client"),
-            *("--workloads", "noop-8,mlp-16", "--sections", "load,boot", "--out", str(tmp_path)),
+            *("--workloads", "noop-8,mlp-16", "--sections", "load,fairness,boot", "--soak", "2000"),
+            *("--out", str(tmp_path)),
         ],
         capture_output=True,
         text=True,
@@ -36,6 +39,13 @@ def test_a_tiny_slice_of_this_server_alone_runs_and_reports(tmp_path: Path) -> N
         assert series["rate"][0] > 50
         assert 0 < series["p50"][0] <= series["p99"][0]
         assert series["cpu"][0] > 0
+    assert 0 < found["fairness"]["alone_p50"][0] <= found["fairness"]["alone_p99"][0]
+    assert found["fairness"]["batch"][0] > 1
+    assert found["fairness"]["errors"] == 0
+    assert found["soak"]["samples"][0]["requests"] == 0
+    assert found["soak"]["samples"][-1]["requests"] >= 2000
+    assert all(set(one["megabytes"]) == {"server", "fork server", "worker"} for one in found["soak"]["samples"])
+    assert all(min(one["megabytes"].values()) > 5 for one in found["soak"]["samples"])
     (boots,) = found["boots"]
     assert boots["models"] == 20
     assert 0 < boots["first"][0] <= boots["last"][0]
@@ -43,6 +53,27 @@ def test_a_tiny_slice_of_this_server_alone_runs_and_reports(tmp_path: Path) -> N
     assert boots["megabytes"][0] > 20
     assert (tmp_path / "bench.md").read_text().strip() == run.stdout.strip()
     assert "no-op, batch 8" in (tmp_path / "bench.svg").read_text()
+
+
+def test_growth_is_counted_from_the_first_million_and_by_role() -> None:
+    roles = ("server", "fork server", "worker")
+    sizes = {
+        0: (50.0, 10.0, 5.0),
+        600_000: (60.0, 10.0, 5.0),
+        1_100_000: (61.0, 10.0, 5.0),
+        2_000_000: (63.5, 10.0, 5.5),
+    }
+    soak = Soak([Sample(count, dict(zip(roles, found, strict=True))) for count, found in sizes.items()])
+    assert soak.growths == {"server": 2.5, "fork server": 0.0, "worker": 0.5}
+    assert soak.growth == 3.0
+    (goal,) = goals(Results({}, soak=soak))
+    assert (goal.what, goal.met) == ("memory gained over 2,000,000 requests", True)
+
+
+def test_a_light_model_is_fairly_served_where_it_waits_for_less_than_a_batch() -> None:
+    waits = Fairness([0.1], [0.2], [0.2], [60.0], [50.0])
+    (goal,) = goals(Results({}, fairness=waits))
+    assert (round(goal.found, 3), goal.met) == (1.2, False)
 
 
 def series(contender: str, rate: float, cpu: float) -> Series:
