@@ -11,13 +11,18 @@ from pathlib import Path
 
 from chaos import crash_points, mutations, power_cuts
 from chaos.catalogue import FAULTS, chosen
-from chaos.database import Databases
+from chaos.column import POSTGRES, SQLITE
+from chaos.jobs import Jobs
 from chaos.leaks import adopt_orphans
-from chaos.report import Points, Report
-from chaos.trial import POSTGRES, SQLITE, Fault, run_trial
+from chaos.plan import Wish, numbers, planned, stores
+from chaos.report import Report
+from chaos.results import Points, Results, commit_under_test, outcome
+from chaos.site import package_folder
+from chaos.trial import Fault, Verdict
 
 QUICK_POINTS = 16
 """Crash points of each scenario in a quick run, drawn with the seed; a full one takes them all."""
+MOST_JOBS = 30
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -29,11 +34,18 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--store", choices=(SQLITE, POSTGRES), help="only this one")
     parser.add_argument("--trials", type=int, help="this many of each fault, in place of its own number")
     parser.add_argument("--first", type=int, default=1, help="number of the first trial: repeats a single one")
+    parser.add_argument(
+        "--jobs", type=int, default=1, choices=range(1, MOST_JOBS + 1), metavar="N", help="trials at once"
+    )
+    parser.add_argument(
+        "--results", type=Path, help="go on with what this file does not hold yet, and report all of it"
+    )
     parser.add_argument("--minutes", type=float, help="begin no further trial after this time")
     parser.add_argument("--no-crash-points", action="store_true", help="leave out the exact crash points (strace)")
     parser.add_argument("--crash-points", action="store_true", help="only the exact crash points")
     parser.add_argument("--mutations", action="store_true", help="prove that broken variants are caught")
     parser.add_argument("--only", default="", help="with --mutations: names, comma-separated")
+    parser.add_argument("--report", action="store_true", help="run nothing: only report what --results holds")
     parser.add_argument("--out", type=Path, help="write chaos.md and chaos.json there")
     parser.add_argument("--evidence", type=Path, default=Path("chaos-evidence"), help="where violations are kept")
     parser.add_argument("--list", action="store_true", help="name the faults and leave")
@@ -53,84 +65,80 @@ def main() -> int:
         print(f"scripts/chaos: {error}", file=sys.stderr)
         return 2
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
-    adopt_orphans()
     signal.signal(
         signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM)
     )  # servers and databases end too
-    print(f"seed {seed}", flush=True)
     if options.mutations:
+        adopt_orphans()
+        print(f"seed {seed}", flush=True)
         return mutations.prove(seed, options.evidence, options.only, options.out)
-    report = Report(seed)
-    if not options.crash_points:
+    results = Results.of(options.results, seed)
+    if options.seed is not None:
+        results.seed = options.seed
+    print(f"seed {results.seed}", flush=True)
+    report = Report(results)
+    if not options.crash_points and not options.report:
         run_faults(faults, report, options)
-    if not options.no_crash_points and not options.faults:
-        run_points(report, seed, quick=options.quick)
+    if not options.no_crash_points and not options.faults and not options.report:
+        run_points(report, quick=options.quick)
     print("\n" + report.as_markdown(faults))
     if options.out:
         report.write(options.out, faults)
-    return 0 if report.held else 1
+    return 0 if results.held else 1
 
 
 def run_faults(faults: list[Fault], report: Report, options: argparse.Namespace) -> None:
-    """Trial after trial, each printed as it ends."""
-    databases = Databases()
-    began = time.monotonic()
-    try:
-        for fault in faults:
-            if why := fault.missing():
-                report.not_run[fault.name] = why
-                continue
-            own = fault.quick if options.quick else fault.full
-            count = own if options.trials is None else options.trials
-            for store in _stores(fault, report.seed, options):
-                for number in range(options.first, options.first + count):
-                    if options.minutes is not None and time.monotonic() - began > 60 * options.minutes:
-                        report.not_run.setdefault(f"{fault.name} on {store}", "the time was over")
-                        break
-                    run_one(fault, store, number, report, databases, options.evidence)
-    finally:
-        databases.close()
+    """All trials that are missing, each printed as it ends."""
+    results = report.results
+    wish = Wish(results.seed, options.quick, options.store, options.trials, options.first)
+    possible = []
+    for fault in faults:
+        if not (why := fault.missing()):
+            possible.append(fault)
+        elif any(numbers(fault, store, wish) for store in stores(fault, wish)):
+            report.not_run[fault.name] = why
+    until = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+
+    def told(verdict: Verdict) -> None:
+        results.add(verdict, commit_under_test(package_folder()))
+        print_verdict(verdict)
+
+    left = Jobs(options.jobs, results.seed, options.evidence).run(planned(possible, wish, results.done), told, until)
+    if left:
+        report.not_run[f"{left} trials"] = "the time was over"
 
 
-def _stores(fault: Fault, seed: int, options: argparse.Namespace) -> list[str]:
-    """The databases to attack with a fault: in a quick run one of them, drawn with the seed."""
-    if options.store is not None:
-        return [store for store in fault.stores if store == options.store]
-    if options.quick:
-        return [random.Random(f"{seed}/{fault.name}").choice(fault.stores)]
-    return list(fault.stores)
-
-
-def run_one(fault: Fault, store: str, number: int, report: Report, databases: Databases, evidence: Path) -> None:
-    """One trial, told in one line."""
-    command = (
-        f"scripts/chaos --seed {report.seed} --faults {fault.name} --store {store} --first {number} --trials 1"
-        " --no-crash-points"
+def print_verdict(verdict: Verdict) -> None:
+    """One line, and what was wrong below it."""
+    word = outcome(verdict)
+    said = " ".join(f"{name} {number}" for name, number in sorted(verdict.counts.items()))
+    print(
+        f"{word if word == 'held' else word.upper():7} {verdict.fault:34} {verdict.store:9} #{verdict.number:<4} "
+        f"{verdict.seconds:6.1f} s  {said}",
+        flush=True,
     )
-    verdict = run_trial(fault, store, number, report.seed, databases, evidence, command=command)
-    report.verdicts.append(verdict)
-    word = "held" if verdict.held else "BROKEN" if verdict.violation else "ERROR"
-    print(f"{word:7} {fault.name:34} {store:9} #{number:<4} {verdict.seconds:6.1f} s  {verdict.counts}", flush=True)
     if not verdict.held:
         print(f"{(verdict.violation or verdict.error).strip()}\n  evidence: {verdict.evidence}", flush=True)
 
 
-def run_points(report: Report, seed: int, *, quick: bool) -> None:
+def run_points(report: Report, *, quick: bool) -> None:
     """The exact crash points, scenario by scenario."""
+    results = report.results
     if why := crash_points.missing():
         report.not_run["exact crash points"] = why
         return
     for scenario in crash_points.SCENARIOS:
-        if not quick:
-            _told(power_cuts.cut(scenario), report)
-        found = crash_points.walk(scenario, random.Random(f"{seed}/{scenario}"), QUICK_POINTS if quick else None)
-        _told(found, report)
+        if not quick and not results.walked(power_cuts.WHAT, scenario):
+            _told(power_cuts.cut(scenario), results)
+        if not results.walked(crash_points.WHAT, scenario):
+            rng = random.Random(f"{results.seed}/{scenario}")
+            _told(crash_points.walk(scenario, rng, QUICK_POINTS if quick else None), results)
 
 
-def _told(found: Points, report: Report) -> None:
-    report.points.append(found)
+def _told(found: Points, results: Results) -> None:
+    results.add_points(found, commit_under_test(package_folder()))
     word = "BROKEN" if found.violations else "held"
-    print(f"{word:7} {found.scenario}: {found.points} system calls", flush=True)
+    print(f"{word:7} {found.what}, {found.scenario}: {found.points} in {found.seconds:.0f} s", flush=True)
     for text in found.violations:
         print(f"  {text}", flush=True)
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from chaos import crash_points, power_cuts
 from chaos.catalogue import BY_NAME
+from chaos.column import POSTGRES, SQLITE
 from chaos.database import Databases
 from chaos.site import package_folder
-from chaos.trial import POSTGRES, SQLITE, run_trial
+from chaos.trial import run_trials
 
 POINTS = 40
 """Crash points of each scenario that a mutation is given to be caught by."""
@@ -212,7 +213,7 @@ def _by_trials(
     name: str, store: str, most: int, environment: dict[str, str], seed: int, evidence: Path, databases: Databases
 ) -> tuple[str, str]:
     for number in range(1, most + 1):
-        verdict = run_trial(BY_NAME[name], store, number, seed, databases, evidence, environment)
+        (verdict,) = run_trials(BY_NAME[name], store, number, 1, seed, databases, evidence, environment)
         if verdict.error:
             raise RuntimeError(verdict.error)
         if verdict.violation:

@@ -6,98 +6,90 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chaos import column
+from chaos.results import ERROR, Results, outcome
 from chaos.trial import Fault, Verdict, as_document
-
-
-@dataclass(frozen=True, slots=True)
-class Points:
-    """Crash points of one scenario: how many system calls were hit, and what was wrong after them."""
-
-    scenario: str
-    points: int
-    violations: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Report:
-    """Filled while the run goes on; may be written at any time."""
+    """Made from the results, whenever it is asked for."""
 
-    seed: int
-    verdicts: list[Verdict] = field(default_factory=list)
+    results: Results
     not_run: dict[str, str] = field(default_factory=dict)
-    points: list[Points] = field(default_factory=list)
-    began: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    @property
-    def held(self) -> bool:
-        """Whether no trial found anything, and each was really run."""
-        return all(verdict.held for verdict in self.verdicts) and not any(each.violations for each in self.points)
 
     def as_markdown(self, faults: Sequence[Fault]) -> str:
         """The tables."""
-        minutes = (datetime.now(UTC) - self.began).total_seconds() / 60
-        bad = sum(not verdict.held for verdict in self.verdicts)
+        results = self.results
+        verdicts = [each for _, each in results.verdicts if not each.error]
+        errors = len(results.verdicts) - len(verdicts)
+        points = sum(each.points for _, each in results.points)
+        bad = sum(bool(each.violation) for each in verdicts) + sum(len(each.violations) for _, each in results.points)
+        hours = sum(each.seconds for each in verdicts) / 3600
         lines = [
             (
-                f"Seed {self.seed}; {len(self.verdicts)} trials, {sum(each.points for each in self.points)} exact crash points, "
-                f"{bad + sum(len(each.violations) for each in self.points)} violations; {minutes:.0f} minutes; "
-                f"Python {platform.python_version()}, {platform.system()} {platform.release()}."
+                f"Seed {results.seed}; {len(verdicts)} trials ({hours:.1f} hours of them), {points} exact crash points and "
+                f"power cuts, {bad} violations; {errors} errors of the harness, not counted as trials. "
+                f"Commits {', '.join(results.commits) or 'none'}; Python {platform.python_version()}, "
+                f"{platform.system()} {platform.release()}."
             ),
             "",
-            "| fault | store | trials | changes acknowledged | of unknown outcome | violations |",
-            "|---|---|---:|---:|---:|---:|",
-            *self._rows(faults),
+            "| fault | store | trials | of | changes acknowledged | of unknown outcome | violations |",
+            "|---|---|---:|---:|---:|---:|---:|",
+            *self._rows(faults, verdicts),
         ]
-        if self.points:
-            lines += ["", "| exact crash points: scenario | system calls hit | violations |", "|---|---:|---:|"]
-            lines += [f"| {each.scenario} | {each.points} | {len(each.violations)} |" for each in self.points]
+        if results.points:
+            lines += ["", "| exact points | scenario | hit | violations |", "|---|---|---:|---:|"]
+            lines += [
+                f"| {each.what} | {each.scenario} | {each.points} | {len(each.violations)} |"
+                for _, each in results.points
+            ]
         if self.not_run:
             lines += ["", "Not run:", ""]
             lines += [f"- {name}: {why}" for name, why in sorted(self.not_run.items())]
         lines += ["", *self._findings()]
         return "\n".join(lines).rstrip() + "\n"
 
-    def _rows(self, faults: Sequence[Fault]) -> list[str]:
+    def _rows(self, faults: Sequence[Fault], verdicts: Sequence[Verdict]) -> list[str]:
+        """One for each fault and store; `of` is the number that a full run makes."""
         rows = []
         for fault in faults:
             for store in fault.stores:
-                of_fault = [each for each in self.verdicts if (each.fault, each.store) == (fault.name, store)]
+                of_fault = [each for each in verdicts if (each.fault, each.store) == (fault.name, store)]
                 if of_fault:
                     said = [sum(each.counts.get(name, 0) for each in of_fault) for name in ("ok", "unknown")]
                     bad = sum(not each.held for each in of_fault)
-                    what = fault.what or fault.name
-                    rows.append(f"| {what} | {store} | {len(of_fault)} | {said[0]} | {said[1]} | {bad} |")
+                    numbers = f"{len(of_fault)} | {column.trials(fault.name, store)}"
+                    rows.append(f"| {fault.what or fault.name} | {store} | {numbers} | {said[0]} | {said[1]} | {bad} |")
         return rows
 
     def _findings(self) -> list[str]:
         lines = []
-        for verdict in self.verdicts:
+        for commit, verdict in self.results.verdicts:
             if not verdict.held:
-                kind = "VIOLATION" if verdict.violation else "ERROR OF THE HARNESS"
+                kind = "ERROR OF THE HARNESS" if outcome(verdict) == ERROR else "VIOLATION"
                 text = (verdict.violation or verdict.error).strip()
-                lines += [f"{kind} {verdict.fault} ({verdict.store}, trial {verdict.number}): {text}"]
+                lines += [f"{kind} {verdict.fault} ({verdict.store}, trial {verdict.number}, {commit}): {text}"]
                 lines += [f"  evidence: {verdict.evidence}", ""]
-        for each in self.points:
-            lines += [f"VIOLATION crash points, {each.scenario}: {text}" for text in each.violations]
+        for commit, each in self.results.points:
+            lines += [f"VIOLATION {each.what}, {each.scenario} ({commit}): {text}" for text in each.violations]
         return lines
 
     def as_document(self) -> dict[str, Any]:
         """The same for machines."""
         return {
-            "seed": self.seed,
-            "began": self.began.isoformat(),
+            "seed": self.results.seed,
             "python": sys.version,
-            "held": self.held,
-            "trials": [as_document(verdict) for verdict in self.verdicts],
-            "crashPoints": [
-                {"scenario": each.scenario, "points": each.points, "violations": list(each.violations)}
-                for each in self.points
+            "held": self.results.held,
+            "trials": [
+                {**as_document(verdict), "outcome": outcome(verdict), "commit": commit}
+                for commit, verdict in self.results.verdicts
             ],
+            "crashPoints": [{**asdict(each), "commit": commit} for commit, each in self.results.points],
             "notRun": self.not_run,
         }
 

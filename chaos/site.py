@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import signal
 import socket
 import time
@@ -25,6 +26,13 @@ CONFIGURED = "base"
 MODELS = (CONFIGURED, "alder", "beech", "cedar", "damson")
 _ARCHIVED = ("cedar", "damson")  # as .mar files; the others are folders
 BOOT_WITHIN = 60.0
+_ports = range(15_000, 31_000)
+
+
+def use_ports_of(job: int) -> None:
+    """Let all servers of this process take their ports from a range of its own: between two lives a port looks free."""
+    global _ports
+    _ports = range(15_000 + 500 * job, 15_500 + 500 * job)
 
 
 class Site(RunningServer):
@@ -41,11 +49,13 @@ class Site(RunningServer):
         self.temporary = folder / "tmp"
         self.temporary.mkdir(parents=True)
         store = {} if store_url is None else {"store_url": store_url, "store_lock_wait": 20}
+        addresses = {f"{each}_address": f"http://127.0.0.1:{_free_port()}" for each in ("inference", "management")}
         super().__init__(
             folder,
-            config={"load_models": CONFIGURED, "default_workers_per_model": 1, **store, **(config or {})},
+            config={**addresses, "load_models": CONFIGURED, "default_workers_per_model": 1, **store, **(config or {})},
             environment={"TMPDIR": str(self.temporary), **(environment or {})},
         )
+        self.inference_url, self.management_url = addresses["inference_address"], addresses["management_address"]
         for name in MODELS:
             if name in _ARCHIVED:
                 (self.models / f"{name}.mar").write_bytes(archive(name, ECHO))
@@ -111,6 +121,14 @@ class Site(RunningServer):
             if states.get(name) is not None and (answer.status_code, answer.text) != (200, f"{name}:ask"):
                 found.append(f"{name} answers {answer.status_code}: {answer.text[:200]}")
         return found
+
+
+def _free_port() -> int:
+    while True:
+        port = random.SystemRandom().choice(_ports)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def archive(name: str, source: str) -> bytes:

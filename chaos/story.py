@@ -21,7 +21,7 @@ BOOTS_TO_SAFE_MODE = 3
 class Story:
     """Keeps what is expected of the next life; every method raises Violation where the promise does not hold."""
 
-    def __init__(self, site: Site, history: History, seed: int) -> None:
+    def __init__(self, site: Site, history: History, seed: str) -> None:
         self.site = site
         self.history = history
         self.seed = seed

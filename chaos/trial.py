@@ -1,18 +1,26 @@
-"""One attack and its verdict: what a fault gets to work with, and how its trials are run one after the other with seeds."""
+"""One attack and its verdict: what a fault gets to work with, and how its trials are run with seeds and deadlines.
+
+A trial is one attack with a full check after it. Several trials of a fault may share one server's history, one after the
+other ("rounds"): that spares the setting-up, and gives longer histories.
+"""
 
 from __future__ import annotations
 
 import random
 import shutil
+import signal
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from chaos.column import POSTGRES, SQLITE
 from chaos.database import Databases
 from chaos.history import History
 from chaos.leaks import reap_orphans
@@ -20,27 +28,62 @@ from chaos.site import Site
 from chaos.story import Story
 from chaos.violation import Violation
 
-SQLITE, POSTGRES = "sqlite", "postgres"
+LONGEST = 300
+"""Seconds that one trial may take; past them it is an error of the harness."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """One attack under way. `environment` is added to every server's."""
+    """Attacks number `first` to `first + count - 1` under way. `environment` is added to every server's."""
 
-    number: int
-    seed: int
+    fault: str
     store: str
+    first: int
+    count: int
+    seed: int
     folder: Path
     databases: Databases
     environment: Mapping[str, str] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    held: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
     _histories: list[History] = field(default_factory=list)
+    _before: Counter[str] = field(default_factory=Counter)
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def number(self) -> int:
+        """Of the attack under way; of the last one where all have held."""
+        return self.first + min(len(self.held), self.count - 1)
 
     @property
     def rng(self) -> random.Random:
-        """A generator of this trial's own; the same one for the same seed."""
-        return random.Random(f"{self.seed}/{self.number}")
+        """A generator of this attack's own; the same one for the same seed and number."""
+        return random.Random(f"{self._seeded}/{self.number}")
+
+    @property
+    def _seeded(self) -> str:
+        return f"{self.seed}/{self.fault}/{self.store}"
+
+    def rounds(self) -> Iterator[random.Random]:
+        """Go through all attacks in one history; each is held once the loop's body has ended well."""
+        for _ in range(self.count):
+            signal.alarm(LONGEST)
+            yield self.rng
+            self.hold()
+
+    def hold(self) -> None:
+        """The attack under way is over, and all was right."""
+        self.held.append(self.spent())
+
+    def spent(self) -> tuple[float, Mapping[str, int]]:
+        """Seconds and numbers of calls since the end of the attack before."""
+        counts = Counter[str]()
+        for history in self._histories:
+            counts.update(history.counts())
+        now = time.monotonic()
+        since = (round(now - self._began, 2), dict(counts - self._before))
+        self._began, self._before = now, counts
+        return since
 
     @contextmanager
     def story(
@@ -53,28 +96,28 @@ class Trial:
         history = History(self.folder / "history.jsonl")
         self._histories.append(history)
         with site:
-            story = Story(site, history, self.seed)
+            story = Story(site, history, f"{self._seeded}/{self.first}")
             try:
                 yield story
                 story.rest()
             finally:
                 story.abandon()
-                self.counts = history.counts()
                 history.close()
                 self.databases.keep(url, self.folder)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A kind of attack: one trial is `run(trial)`, which raises Violation where the promise was broken.
+    """A kind of attack: `run(trial)` raises Violation where the promise was broken.
 
-    `quick` and `full` are numbers of trials for each store; `missing` says what this machine lacks for it, or nothing.
+    `quick` is the number of trials of a quick run, `rounds` the most trials that share a history; chaos/column.py has the
+    numbers of a full run. `missing` says what this machine lacks for it, or nothing.
     """
 
     name: str
     run: Callable[[Trial], None]
     quick: int
-    full: int
+    rounds: int = 1
     stores: tuple[str, ...] = (SQLITE, POSTGRES)
     missing: Callable[[], str] = lambda: ""
     what: str = ""
@@ -100,23 +143,31 @@ class Verdict:
         return not self.violation and not self.error
 
 
-def run_trial(
+def run_trials(
     fault: Fault,
     store: str,
-    number: int,
+    first: int,
+    count: int,
     seed: int,
     databases: Databases,
     evidence: Path,
     environment: Mapping[str, str] | None = None,
-    command: str = "",
-) -> Verdict:
-    """Run one trial in a folder of its own; the folder is kept, with the command that repeats it, where the promise broke."""
+) -> Iterator[Verdict]:
+    """Run `count` trials in one history, in a folder of its own; ends with the first that is not held.
+
+    The folder is kept, with the command that repeats it, where the promise broke.
+    """
     folder = Path(tempfile.mkdtemp(prefix="mms-chaos-"))
-    trial = Trial(number, seed, store, folder, databases, environment or {})
-    began = time.monotonic()
+    trial = Trial(fault.name, store, first, count, seed, folder, databases, environment or {})
     violation = error = ""
+    before = signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(LONGEST)
     try:
         fault.run(trial)
+        if not trial.held:
+            trial.hold()
+        if len(trial.held) != count:
+            raise RuntimeError(f"{len(trial.held)} of {count} trials were made")
     except Violation as broken:
         violation = str(broken)
     except Exception:
@@ -124,21 +175,37 @@ def run_trial(
     except BaseException:  # told to stop
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    seconds = time.monotonic() - began
-    kept = ""
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    for index, (seconds, counts) in enumerate(trial.held[: count - 1 if violation or error else count]):
+        yield Verdict(fault.name, store, first + index, seed, seconds, counts=counts)
     if violation or error:
-        kept = str(_keep(folder, evidence, fault, trial, command, violation or error))
+        seconds, counts = trial.spent()
+        kept = str(_keep(folder, evidence, fault, trial, violation or error))
+        yield Verdict(fault.name, store, trial.number, seed, seconds, violation, error, kept, counts)
     shutil.rmtree(folder, ignore_errors=True)
     reap_orphans()
-    return Verdict(fault.name, store, number, seed, round(seconds, 2), violation, error, kept, trial.counts)
 
 
-def _keep(folder: Path, evidence: Path, fault: Fault, trial: Trial, command: str, what: str) -> Path:
+class Overdue(Exception):
+    """A trial that does not end; no OSError, which the code of a trial may look away from."""
+
+
+def _too_long(_number: int, _frame: FrameType | None) -> None:
+    raise Overdue(f"the trial took more than {LONGEST} s")
+
+
+def _keep(folder: Path, evidence: Path, fault: Fault, trial: Trial, what: str) -> Path:
     """Database, witness, history, log and the command to repeat it, in a folder that the next run does not touch."""
     target = evidence / f"{fault.name}-{trial.store}-{trial.seed}-{trial.number}"
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(folder, target, symlinks=True, ignore=_no_specials)
+    command = (
+        f"scripts/chaos --seed {trial.seed} --faults {fault.name} --store {trial.store} --first {trial.first} "
+        f"--trials {trial.number - trial.first + 1} --no-crash-points"
+    )
     (target / "violation.txt").write_text(f"{what}\n\nTo repeat it:\n{command}\n")
     return target
 
@@ -150,5 +217,5 @@ def _no_specials(folder: str, names: list[str]) -> list[str]:
 
 
 def as_document(verdict: Verdict) -> dict[str, Any]:
-    """A verdict for the JSON report."""
+    """A verdict for machines."""
     return {name: getattr(verdict, name) for name in Verdict.__dataclass_fields__} | {"counts": dict(verdict.counts)}

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from chaos.column import SQLITE
 from chaos.history import Outcome
 from chaos.site import until
 from chaos.story import Story
-from chaos.trial import SQLITE, Fault, Trial
+from chaos.trial import Fault, Trial
 from chaos.violation import Violation
 
 BACK_WITHIN = 25.0
@@ -123,6 +124,6 @@ def _no_mount() -> str:
 
 
 FAULTS = (
-    Fault("disk-full", full, 1, 6, (SQLITE,), missing=_no_mount, what="every block of the disk taken under load"),
-    Fault("disk-inodes", inodes, 0, 3, (SQLITE,), missing=_no_mount, what="every inode of the disk taken under load"),
+    Fault("disk-full", full, 1, 1, (SQLITE,), missing=_no_mount, what="every block of the disk taken under load"),
+    Fault("disk-inodes", inodes, 0, 1, (SQLITE,), missing=_no_mount, what="every inode of the disk taken under load"),
 )

@@ -7,40 +7,57 @@ import shutil
 from pathlib import Path
 
 from chaos.checker import States
+from chaos.column import SQLITE
 from chaos.site import Site, until
 from chaos.story import Story
-from chaos.trial import SQLITE, Fault, Trial
+from chaos.trial import Fault, Trial
 from chaos.violation import Violation
 
 DAMAGED = 78
 _ENDS_WITHIN = 60.0
+LIVES_EVERY = 5
+"""Trials that damage the same store, before the server changes it again."""
 
 
 def damage(kind: str, trial: Trial) -> None:
-    """One file is damaged while the server is down. The next boot: the same state as ever, or exit 78 that says what is wrong."""
-    rng = trial.rng
+    """One file is damaged while the server is down. The next boot: the same state as ever, or exit 78 that says what is wrong.
+
+    Before the next trial, the undamaged files are put back; now and then the server lives on with them for a while.
+    """
+    early, whole = trial.folder / "early", trial.folder / "whole"
     with trial.story(config={"boot_store_timeout": 10}) as story:
         story.boot()
-        early = trial.folder / "early"
-        story.load().wait_for(3)
-        if rng.random() < 0.4:  # a clean stop leaves no write-ahead log, so that the file itself carries everything
-            story.rest()
-            story.site.term()
-            story.site.gone()
-            story.died(asked=True)
-            _copy(story.site.data, early)
-            story.boot()
-            story.load().wait_for(2)
-        else:
-            _copy(story.site.data, early)
-        story.load_on(rng.randrange(2, 6))
+        known: States = {}
+        for number, rng in enumerate(trial.rounds()):
+            if number % LIVES_EVERY == 0:
+                if number:
+                    story.boot()
+                known = _live(story, rng, early)
+                _copy(story.site.data, whole)
+            told = _damage(kind, story.site.data, early, rng)
+            (trial.folder / "damage.txt").write_text(told + "\n")
+            _boot_or_refusal(story, known, told)
+            _put_back(whole, story.site.data)
+
+
+def _live(story: Story, rng: random.Random, early: Path) -> States:
+    """A life with changes, and its end; leaves an older copy of the store, and returns the last state."""
+    story.load().wait_for(3)
+    if rng.random() < 0.4:  # a clean stop leaves no write-ahead log, so that the file itself carries everything
         story.rest()
-        known = story.site.states()
-        story.kill()
-        told = _damage(kind, story.site.data, early, rng)
-        trial.notes.append(told)
-        (trial.folder / "damage.txt").write_text(told + "\n")
-        _boot_or_refusal(story, known, told)
+        story.site.term()
+        story.site.gone()
+        story.died(asked=True)
+        _copy(story.site.data, early)
+        story.boot()
+        story.load().wait_for(2)
+    else:
+        _copy(story.site.data, early)
+    story.load_on(rng.randrange(2, 6))
+    story.rest()
+    known = story.site.states()
+    story.kill()
+    return known
 
 
 def _boot_or_refusal(story: Story, known: States, told: str) -> None:
@@ -52,6 +69,7 @@ def _boot_or_refusal(story: Story, known: States, told: str) -> None:
         found = story.site.states()
         if dict(found) != dict(known):
             raise Violation(f"{told}: the server came up with a silently different state: {found}, not {known}")
+        story.site.kill()
         return
     log = story.site.log()
     if process.returncode != DAMAGED:
@@ -65,8 +83,17 @@ def _complete(site: Site) -> bool:
     return process is not None and process.poll() is None and site.is_complete()
 
 
+def _put_back(whole: Path, data: Path) -> None:
+    for path in [*data.glob("store.db*"), *_store_files(data)]:
+        if path.suffix != ".lock":
+            path.unlink(missing_ok=True)
+    for path in whole.iterdir():
+        shutil.copy2(path, data / path.name)
+
+
 def _copy(data: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
     for path in _store_files(data):
         shutil.copy2(path, target / path.name)
 
@@ -105,14 +132,14 @@ def _damage(kind: str, data: Path, early: Path, rng: random.Random) -> str:
     return f"{path.name} was cut from {len(content)} to {at} bytes"
 
 
-def _fault(kind: str, what: str, quick: int, full: int) -> Fault:
-    return Fault(f"damage-{kind}", lambda trial: damage(kind, trial), quick, full, (SQLITE,), what=what)
+def _fault(kind: str, what: str, quick: int) -> Fault:
+    return Fault(f"damage-{kind}", lambda trial: damage(kind, trial), quick, 10, (SQLITE,), what=what)
 
 
 FAULTS = (
-    _fault("flip", "one bit of database, write-ahead log or witness flipped", 1, 16),
-    _fault("zero", "one page of them filled with zeros", 0, 6),
-    _fault("cut", "one of them cut", 0, 6),
-    _fault("delete", "one of them deleted", 0, 6),
-    _fault("old-copy", "the database replaced by an older copy of itself", 1, 4),
+    _fault("flip", "one bit of database, write-ahead log or witness flipped", 5),
+    _fault("zero", "one page of them filled with zeros", 1),
+    _fault("cut", "one of them cut", 1),
+    _fault("delete", "one of them deleted", 1),
+    _fault("old-copy", "the database replaced by an older copy of itself", 2),
 )

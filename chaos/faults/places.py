@@ -24,12 +24,13 @@ def run_place(place: Failpoint, action: str, trial: Trial) -> None:
     """A life that leaves something to replay, then one that is hit at the place, then the judgement."""
     with trial.story() as story:
         story.boot()
-        story.load().wait_for(4)
-        story.kill()
-        story.site.environment[VARIABLE] = f"{place.name}={_spec(place, action)}"
-        _live_through(story, place, action)
-        del story.site.environment[VARIABLE]
-        story.boot()
+        for _ in trial.rounds():
+            story.load().wait_for(4)
+            story.kill()
+            story.site.environment[VARIABLE] = f"{place.name}={_spec(place, action)}"
+            _live_through(story, place, action)
+            del story.site.environment[VARIABLE]
+            story.boot()
 
 
 def _spec(place: Failpoint, action: str) -> str:
@@ -133,7 +134,7 @@ def _fault(place: Failpoint, action: str, quick: int) -> Fault:
         f"at-{place.name}-{action}",
         lambda trial: run_place(place, action, trial),
         quick=quick,
-        full=1,
+        rounds=2,
         what=f"{action} at {place.name}: {place.where}",
     )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
+from chaos.column import POSTGRES
 from chaos.history import Outcome
 from chaos.site import until
 from chaos.story import Story
-from chaos.trial import POSTGRES, Fault, Trial
+from chaos.trial import Fault, Trial
 from chaos.violation import Violation
 from tests.postgres_proxy import Fault as Cut
 from tests.postgres_proxy import PostgresProxy
@@ -18,40 +19,40 @@ BACK_WITHIN = 20.0
 
 def database_killed(trial: Trial) -> None:
     """SIGKILL of every PostgreSQL process under load, and its restart: inference goes on, and the server is not restarted."""
-    rng = trial.rng
     postgres = trial.databases.postgres
     with trial.story() as story:
         story.boot()
-        story.load().wait_for(rng.randrange(2, 8))
-        time.sleep(rng.uniform(0, 0.2))
-        postgres.kill()
-        try:
-            time.sleep(rng.uniform(0.2, 1.5))
-            _must_serve(story)
-        finally:
-            postgres.start()
-        _must_come_back(story)
-        story.judge_living()
-        story.load().wait_for(2)
-        story.kill()
-        story.boot()
+        for rng in trial.rounds():
+            story.load().wait_for(rng.randrange(2, 8))
+            time.sleep(rng.uniform(0, 0.2))
+            postgres.kill()
+            try:
+                time.sleep(rng.uniform(0.2, 1.0))
+                _must_serve(story)
+            finally:
+                postgres.start()
+            _must_come_back(story)
+            story.judge_living()
+            story.load().wait_for(2)
+            story.kill()
+            story.boot()
 
 
 def server_killed_while_away(trial: Trial) -> None:
     """The database and then the server are killed: the next boot waits for the one and replays what the other had promised."""
-    rng = trial.rng
     postgres = trial.databases.postgres
     with trial.story() as story:
         story.boot()
-        story.load().wait_for(rng.randrange(2, 8))
-        postgres.kill()
-        try:
-            story.kill()
-            story.site.launch()
-            time.sleep(rng.uniform(0.2, 1.5))
-        finally:
-            postgres.start()
-        story.booted()
+        for rng in trial.rounds():
+            story.load().wait_for(rng.randrange(2, 8))
+            postgres.kill()
+            try:
+                story.kill()
+                story.site.launch()
+                time.sleep(rng.uniform(0.2, 1.5))
+            finally:
+                postgres.start()
+            story.booted()
 
 
 def network(cut: Cut, trial: Trial) -> None:
@@ -117,15 +118,14 @@ def _network(name: str, cut: Cut, quick: int) -> Fault:
         f"network-{name}",
         lambda trial: network(cut, trial),
         quick=quick,
-        full=4,
         stores=(POSTGRES,),
         what=f"the network to PostgreSQL: {cut.value}",
     )
 
 
 FAULTS = (
-    Fault("postgres-kill", database_killed, 1, 8, (POSTGRES,), what="SIGKILL of all PostgreSQL processes under load"),
-    Fault("postgres-both", server_killed_while_away, 0, 4, (POSTGRES,), what="SIGKILL of PostgreSQL and of the server"),
+    Fault("postgres-kill", database_killed, 1, 5, (POSTGRES,), what="SIGKILL of all PostgreSQL processes under load"),
+    Fault("postgres-both", server_killed_while_away, 0, 5, (POSTGRES,), what="SIGKILL of PostgreSQL and of the server"),
     _network("cut", Cut.CUT_BEFORE_COMMIT, 0),
     _network("reply", Cut.CUT_AFTER_COMMIT, 1),
     _network("refuse", Cut.REFUSE, 0),

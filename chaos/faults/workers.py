@@ -12,9 +12,10 @@ import httpx
 import psutil
 
 from chaos.checker import States
+from chaos.column import SQLITE
 from chaos.site import Site, until
 from chaos.story import Story
-from chaos.trial import SQLITE, Fault, Trial
+from chaos.trial import Fault, Trial
 from chaos.violation import Violation
 from tests.acceptance.running import ECHO, make_model
 
@@ -193,19 +194,14 @@ def _poison(name: str, quick: int) -> Fault:
         f"poison-{name}",
         lambda trial: poisoned(name, trial),
         quick=quick,
-        full=2,
         stores=(SQLITE,),
         what=f"a registered model that turns to poison: {name}",
     )
 
 
 FAULTS = (
-    Fault(
-        "worker", worker_trouble, quick=1, full=8, stores=(SQLITE,), what="SIGKILL and SIGSTOP of workers under load"
-    ),
-    Fault("forkserver", forkserver_killed, quick=0, full=3, stores=(SQLITE,), what="SIGKILL of the fork server"),
-    Fault(
-        "neighbours", neighbours, quick=1, full=3, stores=(SQLITE,), what="bad requests among good ones in full batches"
-    ),
+    Fault("worker", worker_trouble, quick=1, stores=(SQLITE,), what="SIGKILL and SIGSTOP of workers under load"),
+    Fault("forkserver", forkserver_killed, quick=0, stores=(SQLITE,), what="SIGKILL of the fork server"),
+    Fault("neighbours", neighbours, quick=1, stores=(SQLITE,), what="bad requests among good ones in full batches"),
     *(_poison(name, int(name == "kills-parent")) for name in POISONS),
 )

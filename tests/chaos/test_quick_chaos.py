@@ -20,6 +20,8 @@ def test_the_promise_holds_through_a_slice_of_every_fault(tmp_path: Path) -> Non
         "-m",
         "chaos.main",
         "--quick",
+        "--jobs",
+        "2",
         "--out",
         str(tmp_path),
         "--evidence",
