@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import random
 import shutil
@@ -110,7 +111,8 @@ class Contender(ABC):
 
 def clean_environment(folder: Path) -> dict[str, str]:
     """The caller's, less what would configure a server, with temporary files and logs in the server's own folder."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MMS_", "LOG_", "METRICS_"))}
+    foreign = ("MMS_", "LOG_", "METRICS_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     temporary = folder / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     return {
@@ -164,6 +166,11 @@ class Ours(_ModelServer):
 
     name = "mms"
     version = f"mms {mms.__version__}"
+
+    def prepare(self) -> None:
+        """Compile its modules, as pip does for whoever installs them: a checkout may hold sources alone."""
+        if not compileall.compile_dir(Path(mms.__file__).parent, quiet=1):
+            raise SystemExit("the server's modules could not be compiled")
 
     def command(self, config: Path) -> list[str]:
         """What an operator types."""

@@ -88,7 +88,9 @@ class RunningServer:
         file = self.folder / "config.properties"
         file.write_text("".join(f"{key}={value}\n" for key, value in self.config.items()))
         command = [*self.wrapper, sys.executable, "-P", "-m", "mms", "serve", "--config", str(file), *flags]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MMS_")}
+        # Without compiled modules each start would compile them anew, which no operator's does.
+        foreign = ("MMS_", "PYTHONDONTWRITEBYTECODE")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         environment |= {"LOG_LOCATION": str(self.folder / "logs"), "METRICS_LOCATION": str(self.folder / "logs")}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
