@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mms.activation import Activator
 from mms.api.access_log import LogSink
 from mms.api.apps import Listeners
-from mms.api.management import Resume
+from mms.api.ports import Metrics, Resume
 from mms.archive.download import DownloadLimits
 from mms.archive.model_archive import ArchiveStore
 from mms.attempts import Attempts
@@ -22,7 +22,6 @@ from mms.inference.service import InferenceService
 from mms.model_manager import ModelManager
 from mms.status import ServerStatus
 from mms.store.store import Store
-from mms.telemetry import Telemetry
 from mms.wanted import WantedState
 from mms.workers.engine import Engine
 from mms.workers.pool import LoadListener
@@ -77,6 +76,14 @@ class Parts:
         )
         self.manager = ModelManager(self.state, gate, self.activator, registry, self.changes, store)
         self.inference = InferenceService(registry)
+
+        def make_metrics() -> Metrics:
+            from mms.telemetry import Telemetry  # prometheus-client: not before the models answer
+
+            return Telemetry(
+                models=registry, status=status, store=store, answers=lambda: self.listeners.request_log.counts
+            )
+
         self.listeners = Listeners(
             settings,
             manager=self.manager,
@@ -87,10 +94,5 @@ class Parts:
             resume=resume,
             access_log=logs.access,
             metrics_log=logs.metrics,
-            metrics=Telemetry(
-                models=registry,
-                status=status,
-                store=store,
-                answers=lambda: self.listeners.request_log.counts,
-            ),
+            make_metrics=make_metrics,
         )

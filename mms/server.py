@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from functools import partial
@@ -192,7 +193,12 @@ class Server:
     # --- while running -----------------------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
-        """Every few seconds: a sign of life, request counts, outcomes that are still to be recorded."""
+        """Every few seconds: a sign of life, request counts, outcomes that are still to be recorded.
+
+        Before the first, what a boot puts off; a defect there ends the server as one in here would.
+        """
+        await self._parts.listeners.complete()
+        gc.freeze()  # that too lives as long as the process
         while True:
             await asyncio.sleep(self._settings.heartbeat_interval)
             await self._store.heartbeat({served.key: served.requests_seen for served in self._registry})

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from functools import partial
-
-from starlette.types import ASGIApp
+from typing import TYPE_CHECKING
 
 from mms.api import openapi
 from mms.api.access_log import LogSink, RequestLog
+from mms.api.deferred import Deferred
 from mms.api.inference import Described, InferenceRoutes, Preflight, Slashes
 from mms.api.listener import Listener
-from mms.api.management import Metrics, Resume, management_app
-from mms.api.ports import Journal, Manager, Models, PredictionService, Status
+from mms.api.ports import Journal, Manager, Metrics, Models, PredictionService, Resume, Status
 from mms.api.request_ids import RequestIds
 from mms.api.routes import Router
 from mms.api.site import Site
 from mms.api.wire import Cors, Wire
 from mms.config.resolve import ServerSettings
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 
 class Listeners:
-    """Every port of the server: `start`, `stop_accepting`, `drain`, `close`, in this order."""
+    """Every port of the server: `start`, `complete`, `stop_accepting`, `drain`, `close`, in this order."""
 
     def __init__(
         self,
@@ -36,9 +39,9 @@ class Listeners:
         resume: Resume | None = None,
         access_log: LogSink | None = None,
         metrics_log: LogSink | None = None,
-        metrics: Metrics | None = None,
+        make_metrics: Callable[[], Metrics] | None = None,
     ) -> None:
-        """`metrics` is the text of GET /metrics; the two logs get one line a request, None leaves it out."""
+        """`make_metrics` makes what GET /metrics says; the two logs get one line a request; None leaves either out."""
         self.request_log = RequestLog(access_log, metrics_log)
         cors = Cors(settings.cors_allowed_origin, settings.cors_allowed_methods, settings.cors_allowed_headers)
         wire, request_ids = Wire(cors), RequestIds()
@@ -48,7 +51,14 @@ class Listeners:
             limit = settings.model_defaults.max_request_size
             return Site(inference, models, router, wire, request_ids, self.request_log, limit)
 
-        management = Preflight(cors, management_app(manager, status, store, metrics, resume))
+        def management_app() -> ASGIApp:
+            from mms.api.management import management_app  # FastAPI: a fifth of a boot's imports
+
+            metrics = make_metrics() if make_metrics is not None else None
+            return management_app(manager, status, store, metrics, resume)
+
+        self._deferred = Deferred(management_app)
+        management = Preflight(cors, self._deferred)
         paths = openapi.inference_paths()
         if single:
             paths |= openapi.management_paths()
@@ -74,6 +84,10 @@ class Listeners:
         except BaseException:
             await self.close()
             raise
+
+    async def complete(self) -> None:
+        """Build what was put off until the models answer; requests that need it sooner have had it built sooner."""
+        await self._deferred.ready()
 
     async def stop_accepting(self) -> None:
         """Take no new connections and no further requests; what has come is answered."""

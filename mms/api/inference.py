@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from mms.api import openapi, views
+from mms.api.bodies import pairs
 from mms.api.errors import METHOD_NOT_ALLOWED, RESOURCE_NOT_FOUND, error_answer
 from mms.api.json_text import MIME, json_text, status_text
 from mms.api.ports import Models, Status
 from mms.api.routes import prediction_route, segments
 from mms.api.wire import Cors
 from mms.errors import MethodNotAllowed, MmsError, ModelNotFound, ResourceNotFound
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class Answer:
+    """One JSON answer."""
+
+    def __init__(self, body: bytes, status: int = 200) -> None:
+        self.body = body
+        self.status = status
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", MIME.encode())]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 class Described:
@@ -37,8 +52,8 @@ class Described:
             return
         await response(scope, receive, send)
 
-    def _described(self) -> Response:
-        return Response(self._document, media_type=MIME)
+    def _described(self) -> Answer:
+        return Answer(self._document)
 
 
 class InferenceRoutes:
@@ -60,22 +75,24 @@ class InferenceRoutes:
         else:
             await failed(ResourceNotFound(RESOURCE_NOT_FOUND))(scope, receive, send)
 
-    def _answer(self, scope: Scope) -> Response | None:
+    def _answer(self, scope: Scope) -> Answer | None:
         parts = segments(scope["path"])
         if parts[0] == "ping":
-            return Response(status_text(self._models.health()), media_type=MIME)
+            return Answer(status_text(self._models.health()))
         if parts == ["livez"]:
-            return Response(status_text("live"), media_type=MIME)
+            return Answer(status_text("live"))
         if parts == ["readyz"]:
             status, document = views.readiness(self._status.readiness())
-            return Response(json_text(document), status, media_type=MIME)
+            return Answer(json_text(document), status)
         route = prediction_route(scope["path"], single_port=self._single_port)
         if route is None:
             return None
-        name = route.model if route.model is not None else Request(scope).query_params.get("model_name", "")
+        name = route.model
+        if name is None:
+            name = dict(pairs(scope["query_string"])).get("model_name", b"").decode("utf-8", "replace")
         if not self._models.known(name):
             return failed(ModelNotFound(f"Model not found: {name}"))
-        return Response(json_text(openapi.model_document(name)), media_type=MIME)
+        return Answer(json_text(openapi.model_document(name)))
 
 
 class Preflight:
@@ -91,16 +108,18 @@ class Preflight:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["method"] == "OPTIONS" and self._cors.enabled and _is_preflight(Request(scope)):
-            await Response(status_code=200)(scope, receive, send)  # the headers are on every answer
+        if scope["method"] == "OPTIONS" and self._cors.enabled and _is_preflight(dict(scope["headers"])):
+            # The headers that count are on every answer.
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
         else:
             await self._inner(scope, receive, send)
 
 
-def _is_preflight(request: Request) -> bool:
-    method = request.headers.get("access-control-request-method", "")
-    return "origin" in request.headers and bool(
-        request.headers.get("access-control-request-headers") or method not in ("", "GET", "HEAD", "POST")
+def _is_preflight(headers: Mapping[bytes, bytes]) -> bool:
+    method = headers.get(b"access-control-request-method", b"")
+    return b"origin" in headers and bool(
+        headers.get(b"access-control-request-headers") or method not in (b"", b"GET", b"HEAD", b"POST")
     )
 
 
@@ -118,7 +137,7 @@ class Slashes:
         await self._inner(scope, receive, send)
 
 
-def failed(error: MmsError) -> Response:
+def failed(error: MmsError) -> Answer:
     """An error as its answer."""
     status, body = error_answer(error)
-    return Response(body, status, media_type=MIME)
+    return Answer(body, status)

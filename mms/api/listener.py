@@ -13,15 +13,17 @@ import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from mms.api.protocol import MmsProtocol
 from mms.api.site import Site
 from mms.config.address import Address
 from mms.errors import UsageError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from mms.api import parameters, views
 from mms.api.errors import METHOD_NOT_ALLOWED, RESOURCE_NOT_FOUND, error_answer
 from mms.api.json_text import MIME, json_text
-from mms.api.ports import Journal, Manager, Status
+from mms.api.ports import Journal, Manager, Metrics, Resume, Status
 from mms.errors import BadInput, MethodNotAllowed, MmsError, ResourceNotFound
 from mms.export import as_document, as_properties
 from mms.records import Caller
@@ -24,14 +24,7 @@ from mms.wishes import ChangeResult
 
 logger = logging.getLogger(__name__)
 
-Metrics = Callable[[], tuple[bytes, str]]
-"""The metrics of the server in Prometheus's text form, and its content type."""
-
 _MOST_ENTRIES = 1000
-
-
-Resume = Callable[[], Awaitable[None]]
-"""Leaves safe mode."""
 
 _REPLAYED = {"idempotent-replayed": "true"}
 """Header of an answer that was stored under the request's Idempotency-Key."""

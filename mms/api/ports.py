@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from mms.config.resolve import Explained
@@ -10,6 +10,12 @@ from mms.records import Caller, Incarnation, JournalEntry
 from mms.request import InferenceRequest
 from mms.status import RecoveryReport
 from mms.wishes import ChangeResult, ModelDescription, Readiness, RegisterModel, UpdateModel
+
+Metrics = Callable[[], tuple[bytes, str]]
+"""The metrics of the server in Prometheus's text form, and its content type."""
+
+Resume = Callable[[], Awaitable[None]]
+"""Leaves safe mode."""
 
 
 class PredictionService(Protocol):

@@ -25,3 +25,22 @@ def test_a_console_script_loads_nothing_heavy_before_it_becomes_the_server() -> 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert not loaded & {"asyncio", "fastapi", "numpy", "onnxruntime", "sqlalchemy", "typer", "uvicorn"}
+
+
+def test_a_boot_imports_nothing_that_its_models_can_answer_without() -> None:
+    script = "import sys; import mms.cli, mms.launch, mms.server, mms.workers.local; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    later = {
+        "alembic",
+        "fastapi",
+        "httpx",
+        "prometheus_client",
+        "psycopg",
+        "pydantic",
+        "rich",
+        "starlette",
+        "structlog",
+    }
+    assert not loaded & {*later, "numpy", "onnxruntime"}
+    assert {"sqlalchemy", "uvicorn"} <= loaded  # or the list above would prove nothing
