@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.faults import disk, files, kills, places, postgres, starters, stops, workers
+from chaos.faults import disk, files, identities, io_errors, kills, places, postgres, starters, stops, upgrades, workers
 from chaos.trial import Fault
 
 FAULTS: tuple[Fault, ...] = (
@@ -11,7 +11,10 @@ FAULTS: tuple[Fault, ...] = (
     *workers.FAULTS,
     *files.FAULTS,
     *disk.FAULTS,
+    *io_errors.FAULTS,
     *starters.FAULTS,
+    *identities.FAULTS,
+    *upgrades.FAULTS,
     *postgres.FAULTS,
     *places.FAULTS,
 )

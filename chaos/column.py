@@ -37,7 +37,7 @@ COLUMN: tuple[Row, ...] = (
     Row("each failpoint with kill, sleep and raise: 3 each", {"at-*": (2, 1)}),
     Row(
         "disk full, inodes full, read-only, I/O errors: 20 each",
-        {"disk-full": (20, 0), "disk-inodes": (20, 0)},
+        {f"disk-{name}": (20, 0) for name in ("full", "inodes", "readonly", "eio-write", "eio-sync", "eio-open")},
     ),
     Row(
         "corruption of database, write-ahead log or witness: 200",
@@ -51,17 +51,28 @@ COLUMN: tuple[Row, ...] = (
     ),
     Row("2 to 4 starters at once: 40", {"starters": (25, 15)}),
     Row("SIGSTOP of the owner: 40", {"owner-stopped": (25, 15)}),
+    Row("a reused pid: 40", {"pid-reused": (25, 15)}),
+    Row("process 1: 40", {"pid-one": (25, 15)}),
     Row("a clock that is years off: 10", {"clock": (10, 0)}),
     Row(
         "the network to PostgreSQL: 20 each",
-        {f"network-{name}": (0, 20) for name in ("cut", "reply", "refuse", "silent")},
+        {f"network-{name}": (0, 20) for name in ("cut", "reply", "silent", "slow", "half-open")},
     ),
     Row(
         "poison models: 5 each",
         {f"poison-{name}": (5, 0) for name in ("kills-parent", "segfault", "abort", "exit", "hang")},
     ),
     Row("SIGKILL and SIGSTOP of workers under load: 100", {"worker": (100, 0)}),
-    Row("not in the matrix", {"forkserver": (10, 0), "neighbours": (10, 0), "lock-lost": (10, 10)}),
+    Row(
+        "not in the matrix",
+        {
+            "forkserver": (10, 0),
+            "neighbours": (10, 0),
+            "lock-lost": (10, 10),
+            "network-refuse": (0, 10),
+            "upgrade-kill": (15, 10),
+        },
+    ),
 )
 
 

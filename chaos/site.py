@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 
 from chaos.checker import States
 from chaos.violation import Violation
@@ -68,10 +69,14 @@ class Site(RunningServer):
         return Path(str(self.config.get("data_dir", self.folder / "mms-data")))
 
     def term(self) -> None:
-        """Ask it to stop; returns at once."""
+        """Ask it to stop; returns at once. A command that runs the server does not pass signals on."""
         assert self.process is not None
-        with suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if self.wrapper:
+                for child in psutil.Process(self.pid).children():
+                    child.send_signal(signal.SIGTERM)
+            else:
+                self.process.send_signal(signal.SIGTERM)
 
     def gone(self, seconds: float = 30.0) -> int:
         """Wait for its end; a server that outlives the deadline is a violation."""

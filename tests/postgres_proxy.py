@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from enum import StrEnum
 
@@ -16,7 +17,14 @@ class Fault(StrEnum):
     CUT_AFTER_COMMIT = "the COMMIT arrives, its answer does not, and the connection ends"
     REFUSE = "no connection is accepted, and the ones that are open end"
     HOLD = "connections are accepted, and nothing passes"
+    HALF_OPEN = "nothing passes on the connections that are open, and new ones are accepted and get no answer"
+    SLOW = "everything takes half a second more"
     SILENT_FROM_COMMIT = "the COMMIT never arrives, and nothing passes from then on"
+
+
+_PASSIVE = (Fault.NONE, Fault.HOLD, Fault.HALF_OPEN, Fault.SLOW)
+DELAY = 0.5
+"""Seconds that SLOW adds on the way to the database."""
 
 
 class PostgresProxy:
@@ -60,7 +68,7 @@ class PostgresProxy:
             if self._fault is Fault.REFUSE:
                 client.close()
                 continue
-            if self._fault is Fault.HOLD:
+            if self._fault in (Fault.HOLD, Fault.HALF_OPEN):
                 self._open.append(client)
                 self.struck.set()
                 continue
@@ -72,9 +80,12 @@ class PostgresProxy:
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := client.recv(65536):
-                if COMMIT in data and self._fault not in (Fault.NONE, Fault.HOLD):
+                if COMMIT in data and self._fault not in _PASSIVE:
                     self._strike(data, client, server)
-                if not self._silent.is_set():
+                if self._fault is Fault.SLOW:
+                    self.struck.set()
+                    time.sleep(DELAY)
+                if not self._silent.is_set() and self._fault is not Fault.HALF_OPEN:
                     server.sendall(data)
         _end(client, server)
 
@@ -96,7 +107,7 @@ class PostgresProxy:
                     self._swallow.clear()
                     self.struck.set()
                     break
-                if not self._silent.is_set():
+                if not self._silent.is_set() and self._fault is not Fault.HALF_OPEN:
                     client.sendall(data)
         _end(client, server)
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chaos.column import SQLITE
+from chaos.faults.serving import must_come_back, must_serve, serving
 from chaos.history import Outcome
 from chaos.site import until
 from chaos.story import Story
 from chaos.trial import Fault, Trial
-from chaos.violation import Violation
 
 BACK_WITHIN = 25.0
 
@@ -47,43 +47,29 @@ def inodes(trial: Trial) -> None:
 def _attack(trial: Trial, strike: Callable[[Path], None], heal: Callable[[Path], None]) -> None:
     with small_disk(trial.folder / "disk") as disk, trial.story(config={"data_dir": disk}) as story:
         story.boot()
-        story.load().wait_for(4)
-        strike(disk)
-        noted = len(story.history.calls())
-        until(lambda: _has_bitten(story, noted), 20, "a refusal, or 150 calls, on the full disk")
-        _must_serve(story)
-        if trial.rng.random() < 0.5:  # the crash in the middle of it
-            story.kill()
+        for rng in trial.rounds():
+            story.load().wait_for(4)
+            answering = serving(story)
+            strike(disk)
+            noted = len(story.history.calls())
+            until(lambda noted=noted: _has_bitten(story, noted), 20, "a refusal, or 150 calls, on the full disk")  # type: ignore[misc]
+            must_serve(story, answering, "on a full disk")
+            if rng.random() < 0.5:  # the crash in the middle of it
+                story.kill()
+                heal(disk)
+                story.boot()
+                story.load()
             heal(disk)
+            must_come_back(story, BACK_WITHIN)
+            story.judge_living()
+            story.kill()
             story.boot()
-            story.load()
-        heal(disk)
-        _must_come_back(story)
-        story.judge_living()
-        story.kill()
-        story.boot()
 
 
 def _has_bitten(story: Story, noted: int) -> bool:
     """The write-ahead log goes on for a while in the space that it has."""
     since = story.history.calls()[noted:]
     return len(since) > 150 or (len(since) > 40 and any(call.outcome is Outcome.REFUSED for call in since))
-
-
-def _must_serve(story: Story) -> None:
-    for model in story.site.manage("GET", "/models").json()["models"]:
-        answer = story.site.predict(model["modelName"], "ask")
-        if answer.status_code not in (200, 404, 503):
-            raise Violation(f"on a full disk {model['modelName']} answers {answer.status_code}: {answer.text[:200]}")
-
-
-def _must_come_back(story: Story) -> None:
-    noted = len(story.history.calls())
-
-    def acknowledged() -> bool:
-        return any(call.key and call.outcome is Outcome.OK for call in story.history.calls()[noted:])
-
-    until(acknowledged, BACK_WITHIN, "an acknowledged change after the disk had space again")
 
 
 def _fill(disk: Path) -> None:
@@ -124,6 +110,6 @@ def _no_mount() -> str:
 
 
 FAULTS = (
-    Fault("disk-full", full, 1, 1, (SQLITE,), missing=_no_mount, what="every block of the disk taken under load"),
-    Fault("disk-inodes", inodes, 0, 1, (SQLITE,), missing=_no_mount, what="every inode of the disk taken under load"),
+    Fault("disk-full", full, 1, 5, (SQLITE,), missing=_no_mount, what="every block of the disk taken under load"),
+    Fault("disk-inodes", inodes, 1, 5, (SQLITE,), missing=_no_mount, what="every inode of the disk taken under load"),
 )

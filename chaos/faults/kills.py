@@ -33,10 +33,10 @@ def crash_chain(trial: Trial) -> None:
             story.boot()
 
 
-def crash_booting(story: Story, rng: random.Random) -> None:
-    """Start the server and kill it at a random moment of the boot, or soon after it."""
+def crash_booting(story: Story, rng: random.Random, *, earliest: float = 0.2, latest: float = 1.2) -> None:
+    """Start the server and kill it at a random moment of the boot, or soon after it; seconds after the start."""
     story.site.launch()
-    time.sleep(rng.uniform(0.2, 1.2))
+    time.sleep(rng.uniform(earliest, latest))
     story.note_belongings()
     if story.site.process is not None and story.site.process.poll() is not None:
         raise Violation(f"a boot ended by itself with {story.site.process.returncode}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from chaos.column import POSTGRES
-from chaos.history import Outcome
-from chaos.site import until
+from chaos.faults.serving import must_come_back, must_serve, serving
 from chaos.story import Story
 from chaos.trial import Fault, Trial
 from chaos.violation import Violation
@@ -25,13 +24,14 @@ def database_killed(trial: Trial) -> None:
         for rng in trial.rounds():
             story.load().wait_for(rng.randrange(2, 8))
             time.sleep(rng.uniform(0, 0.2))
+            answering = serving(story)
             postgres.kill()
             try:
                 time.sleep(rng.uniform(0.2, 1.0))
-                _must_serve(story)
+                must_serve(story, answering, "without the store")
             finally:
                 postgres.start()
-            _must_come_back(story)
+            must_come_back(story, BACK_WITHIN)
             story.judge_living()
             story.load().wait_for(2)
             story.kill()
@@ -56,7 +56,7 @@ def server_killed_while_away(trial: Trial) -> None:
 
 
 def network(cut: Cut, trial: Trial) -> None:
-    """One fault of the network at a COMMIT under load: answers in time, no double effect, and the server comes back by itself."""
+    """One fault of the network under load: answers in time, no double effect, and the server comes back by itself."""
     postgres = trial.databases.postgres
     proxy = PostgresProxy(postgres.port)
     direct = trial.databases.fresh(trial.store)
@@ -65,13 +65,14 @@ def network(cut: Cut, trial: Trial) -> None:
         with trial.story(store_url=proxy.url(direct)) as story:
             story.boot()
             story.load().wait_for(3)
+            answering = serving(story)
             proxy.arm(cut)
-            if cut is not Cut.REFUSE and not proxy.struck.wait(15):
+            if cut not in (Cut.REFUSE, Cut.HALF_OPEN) and not proxy.struck.wait(15):
                 raise Violation("no COMMIT was sent within 15 s under load")
             time.sleep(1.0)
-            _must_serve(story)
+            must_serve(story, answering, "without the store")
             proxy.arm(Cut.NONE)
-            _must_come_back(story)
+            must_come_back(story, BACK_WITHIN)
             story.rest()
             _answers_in_time(story)
             story.judge_living()
@@ -80,29 +81,6 @@ def network(cut: Cut, trial: Trial) -> None:
     finally:
         proxy.close()
         trial.databases.keep(direct, trial.folder)
-
-
-def _must_serve(story: Story) -> None:
-    """Inference does not depend on the store: a model that is in service and answers is one that answers now."""
-    answers = [story.site.predict(model["modelName"], "ask") for model in _listed(story)]
-    wrong = [answer.text for answer in answers if answer.status_code not in (200, 404, 503)]
-    if wrong:
-        raise Violation(f"while the store was away predictions failed: {wrong}")
-
-
-def _listed(story: Story) -> list[dict[str, str]]:
-    models: list[dict[str, str]] = story.site.manage("GET", "/models").json()["models"]
-    return models
-
-
-def _must_come_back(story: Story) -> None:
-    life = story.history.life
-    noted = len(story.history.calls(life))
-
-    def acknowledged() -> bool:
-        return any(call.key and call.outcome is Outcome.OK for call in story.history.calls(life)[noted:])
-
-    until(acknowledged, BACK_WITHIN, "an acknowledged change after the store was back")
 
 
 def _answers_in_time(story: Story) -> None:
@@ -130,4 +108,6 @@ FAULTS = (
     _network("reply", Cut.CUT_AFTER_COMMIT, 1),
     _network("refuse", Cut.REFUSE, 0),
     _network("silent", Cut.SILENT_FROM_COMMIT, 0),
+    _network("half-open", Cut.HALF_OPEN, 1),
+    _network("slow", Cut.SLOW, 1),
 )
