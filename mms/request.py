@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 from mms.errors import MmsError
 
 Header = tuple[bytes, bytes]
+
+
+class HeaderList(list[Header]):
+    """Headers as bytes in arrival order; `packed` is kept by whoever sends them on, so that a head that a client repeats costs once."""
+
+    __slots__ = ("packed",)
+
+    def __init__(self, headers: Iterable[Header] = ()) -> None:
+        super().__init__(headers)
+        self.packed: bytes | None = None
 
 
 class Part:
@@ -42,29 +52,27 @@ class InferenceResponse:
         self.content_type = content_type
         self.headers = headers
 
+    @property
+    def plain(self) -> bool:
+        """True where there is nothing but a body to send, with status 200: by far the most answers."""
+        return self.status == 200 and not (self.headers or self.reason or self.content_type)
+
 
 Result = InferenceResponse | MmsError
 
 
 class InferenceRequest:
-    """One prediction on its way.
+    """One prediction on its way; front ends derive their own from it and say in `done` what becomes of the result.
 
     `headers` are the request's own, as bytes in arrival order. `arrived` and `deadline` are event-loop times in seconds
-    (`deadline` is filled in from the model's settings on submission). `done` is called exactly once, on the event loop,
-    with the result. A front end whose client has gone sets `cancelled`; the request is then dropped, without a call of
-    `done`, before it costs a worker anything.
+    (`deadline` is filled in from the model's settings on submission). A front end whose client has gone sets `cancelled`;
+    the request is then dropped, without a call of `done`, before it costs a worker anything.
     """
 
-    __slots__ = ("arrived", "cancelled", "deadline", "done", "headers", "id", "model", "parts")
+    __slots__ = ("arrived", "cancelled", "deadline", "headers", "id", "model", "parts")
 
     def __init__(
-        self,
-        request_id: str,
-        model: str,
-        headers: Sequence[Header],
-        parts: Sequence[Part],
-        arrived: float,
-        done: Callable[[Result], None],
+        self, request_id: str, model: str, headers: Sequence[Header], parts: Sequence[Part], arrived: float
     ) -> None:
         self.id = request_id
         self.model = model
@@ -72,15 +80,27 @@ class InferenceRequest:
         self.parts = parts
         self.arrived = arrived
         self.deadline = 0.0
-        self.done = done
         self.cancelled = False
+
+    def done(self, result: Result) -> None:
+        """Take the result; called exactly once, on the event loop."""
+        raise NotImplementedError
 
 
 class Batch:
-    """Requests that go to one handler call; results come back by position."""
+    """Requests that travel to a worker together; results come back by position.
 
-    __slots__ = ("requests", "sent")
+    One handler call takes them all, or with `apart` each has a call of its own, one after the other: then answers may come
+    in parts, and those that have come are taken off `requests`.
+    """
 
-    def __init__(self, requests: list[InferenceRequest]) -> None:
+    __slots__ = ("apart", "requests")
+
+    def __init__(self, requests: list[InferenceRequest], *, apart: bool = False) -> None:
         self.requests = requests
-        self.sent = 0.0
+        self.apart = apart
+
+    @property
+    def calls(self) -> int:
+        """How many handler calls are still to be answered."""
+        return len(self.requests) if self.apart else 1

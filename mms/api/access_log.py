@@ -31,8 +31,8 @@ class RequestLog:
         # as in MMS, whatever is neither 2xx nor 4xx counts as 5xx
         self._tails = [two if n == 2 else four if n == 4 else five for n in range(10)]
 
-    def record(self, peer: bytes, method: bytes, url: bytes, version: bytes, status: int, seconds: float) -> None:
-        """One answered request: `seconds` from its last byte in to its answer out."""
+    def record(self, peer: bytes, line: bytes, status: int, seconds: float) -> None:
+        """One answered request: its request line, and `seconds` from its last byte in to its answer out."""
         kind = status // 100
         self.counts[kind] += 1
         if self._access is None and self._metrics is None:
@@ -45,8 +45,7 @@ class RequestLog:
         millis = int((now - second) * 1000)
         if self._access is not None:
             self._access.write(
-                b'%b%03d - %b "%b %b HTTP/%b" %d %d\n'
-                % (self._stamp, millis, peer, method, url, version, status, int(seconds * 1000))
+                b'%b%03d - %b "%b" %d %d\n' % (self._stamp, millis, peer, line, status, int(seconds * 1000))
             )
         if self._metrics is not None:
             self._metrics.write(b"%b%03d%b" % (self._stamp, millis, self._tails[kind]))

@@ -27,20 +27,30 @@ def mime_type(content_type: bytes) -> str:
     return content_type.partition(b";")[0].strip().decode("latin-1")
 
 
+@lru_cache(maxsize=256)
+def plain_type(content_type: bytes) -> str | None:
+    """The type of a body that is one part as it is; None where it is a form or a multipart body."""
+    mime = mime_type(content_type)
+    return None if mime.lower() in (FORM, MULTIPART) else mime
+
+
 def parts_of(content_type: bytes, query: bytes, body: bytes) -> list[Part]:
     """The parts of a request, query parameters first; of equal names the last one counts.
 
     An empty body is a part too. Raises BadInput for a form or a multipart body that cannot be read.
     """
+    mime = plain_type(content_type)
+    if mime is not None and not query:
+        return [Part("body", mime, body)]
     parts = query_parts(query) if query else []
-    mime = mime_type(content_type) if content_type else ""
-    lowered = mime.lower()
-    if lowered == FORM:
+    if mime is not None:
+        parts.append(Part("body", mime, body))
+    elif mime_type(content_type).lower() == FORM:
         parts += form_parts(body)
-    elif lowered == MULTIPART and (boundary := parse_options_header(content_type)[1].get(b"boundary")):
+    elif boundary := parse_options_header(content_type)[1].get(b"boundary"):
         parts += multipart_parts(body, boundary)
     else:
-        parts.append(Part("body", mime, body))
+        parts.append(Part("body", mime_type(content_type), body))
     return parts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httptools
 
 from mms.api.routes import PredictionRoute
-from mms.request import Header
+from mms.request import Header, HeaderList
 
 MAX_REQUEST_LINE = 4096
 MAX_HEADERS = 8192
@@ -13,7 +13,10 @@ MAX_HEADERS = 8192
 
 
 class RequestHead:
-    """A head as it came: `headers` keep their case and order, `version` is `1.0` or `1.1`, `length` the declared one (else 0)."""
+    """A head as it came: `headers` keep their case and order, `version` is `1.0` or `1.1`, `length` the declared one (else 0).
+
+    `line` is the request line as the access log shows it.
+    """
 
     __slots__ = (
         "content_type",
@@ -22,6 +25,7 @@ class RequestHead:
         "headers",
         "keep_alive",
         "length",
+        "line",
         "method",
         "url",
         "version",
@@ -31,7 +35,8 @@ class RequestHead:
         self.method = method
         self.url = url
         self.version = version
-        self.headers = headers
+        self.headers = HeaderList(headers)
+        self.line = b"%b %b HTTP/%b" % (method, url, version.encode())
         self.keep_alive = keep_alive
         self.content_type = b""
         self.expects_continue = False

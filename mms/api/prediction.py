@@ -24,41 +24,24 @@ logger = logging.getLogger(__name__)
 _JOINED = 65_536  # a body up to this many bytes is copied behind its head, so that both leave in one write
 
 
-class PredictionExchange:
-    """A prediction: gathers the body, hands one InferenceRequest to the service, writes the answer."""
+class PredictionExchange(InferenceRequest):
+    """A prediction: the exchange that gathers the body, and the request that the service gets, in one."""
 
-    __slots__ = (
-        "_arrived",
-        "_chunks",
-        "_connection",
-        "_head",
-        "_limit",
-        "_query",
-        "_request",
-        "_request_id",
-        "_route",
-        "_size",
-        "_started",
-        "answered",
-        "received",
-    )
+    answered = False
+    received = False
+    _started = False
+    _size = 0
 
-    def __init__(
+    def __init__(  # what an InferenceRequest is made of comes with the end of the body
         self, connection: MmsProtocol, head: RequestHead, route: PredictionRoute, query: bytes, limit: int
     ) -> None:
-        self.answered = False
-        self.received = False
+        self.cancelled = False
         self._connection = connection
         self._head = head
         self._route = route
         self._query = query
         self._limit = limit
-        self._size = 0
         self._chunks: list[bytes] = []
-        self._started = False
-        self._request: InferenceRequest | None = None
-        self._request_id = ""
-        self._arrived = 0.0
 
     def start(self) -> None:
         """Begin, as far as the body is here."""
@@ -88,42 +71,60 @@ class PredictionExchange:
         if self._started and not self.answered:
             self._submit()
 
+    def receive_whole(self, body: bytes) -> None:
+        """Begin with a body that is here, whole and within the limit: the same as the three calls above."""
+        self._started = self.received = True
+        self._chunks.append(body)
+        self._submit()
+
     def disconnect(self) -> None:
         """Give the request up; a worker that already has it will answer to nobody."""
         self.answered = True
-        if self._request is not None:
-            self._request.cancelled = True
+        self.cancelled = True
 
     def _submit(self) -> None:
+        head = self._head
+        route = self._route
         site = self._connection.site
-        service = site.service
-        self._arrived = time.monotonic()
-        self._request_id = site.request_ids.next()
+        self.arrived = time.monotonic()
+        self.id = site.request_ids.next()
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         try:
-            query = self._query
-            parts = parts_of(self._head.content_type, query if self._route.query else b"", body)
-            model = self._route.model or wanted_model(self._route, query, service)
+            self.parts = parts_of(head.content_type, self._query if route.query else b"", body)
+            model = route.model or wanted_model(route, self._query, site.service)
             if model is None:
                 raise BadInput("Parameter model_name is required.")
-            self._request = InferenceRequest(
-                self._request_id, model, self._head.headers, parts, self._arrived, self._finish
-            )
-            service.predict(self._request)
+            self.model = model
+            self.headers = head.headers
+            site.service.predict(self)
         except MmsError as error:
-            self._finish(error)
+            self.done(error)
         except Exception as error:
             logger.exception("A prediction could not be handed over.")
-            self._finish(MmsError(f"{type(error).__name__} while the request was handed over."))
+            self.done(MmsError(f"{type(error).__name__} while the request was handed over."))
 
-    def _finish(self, result: Result) -> None:
+    def done(self, result: Result) -> None:
+        """Write the answer."""
         if self.answered:
             return
         self.answered = True
-        self._request = None  # it holds this method: what refers to itself would be left to the garbage collector
         connection = self._connection
-        if isinstance(result, InferenceResponse) and not _plain(result):
+        head = self._head
+        if type(result) is InferenceResponse and result.plain and self._is_usual(len(result.body)):
+            connection.transport.write(connection.site.wire.plain_answer(self.id, result.body))
+            connection.record(head, 200, self.arrived)
+            connection.answer_written(self, close=not head.keep_alive)
+        else:
+            self._write(result)
+
+    def _is_usual(self, size: int) -> bool:
+        return size <= _JOINED and not self._connection.draining and self._head.method != b"HEAD"
+
+    def _write(self, result: Result) -> None:
+        """Any answer."""
+        connection = self._connection
+        if isinstance(result, InferenceResponse):
             try:
                 result = checked(result)
             except PredictionFailed as error:
@@ -138,16 +139,12 @@ class PredictionExchange:
         wire = connection.site.wire
         head_only = self._head.method == b"HEAD"
         if len(body) <= _JOINED and not head_only:
-            connection.transport.write(
-                wire.answer(status, reason, self._request_id, content_type, body, close, headers)
-            )
+            connection.transport.write(wire.answer(status, reason, self.id, content_type, body, close, headers))
         else:
-            connection.transport.write(
-                wire.head(status, reason, self._request_id, content_type, len(body), close, headers)
-            )
+            connection.transport.write(wire.head(status, reason, self.id, content_type, len(body), close, headers))
             if not head_only:
                 connection.transport.write(body)
-        connection.record(self._head, status, self._arrived)
+        connection.record(self._head, status, self.arrived)
         connection.answer_written(self, close=close or not self._head.keep_alive)
 
     def _refuse(self) -> None:
@@ -160,11 +157,6 @@ def wanted_model(route: PredictionRoute, query: bytes, service: PredictionServic
     """The model that path or query name, else the start-up model where there is just one; None where nothing says."""
     model = route.model if route.model is not None else _named_by(query)
     return model or service.only_startup_model() or model
-
-
-def _plain(response: InferenceResponse) -> bool:
-    """Whether there is nothing in an answer that could break the protocol."""
-    return not (response.headers or response.reason or response.content_type) and 200 <= response.status < 204
 
 
 def _named_by(query: bytes) -> str | None:

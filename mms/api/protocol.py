@@ -93,9 +93,7 @@ class MmsProtocol(HttpToolsProtocol):
         between = self._in_head and not self._head_bytes and self._reading is None
         known = self._known
         if known is not None and between and known.begins(data):
-            self._take(self._prediction(known.head, known.route, known.query))
-            self.on_body(data[known.size :])
-            self.on_message_complete()
+            self._take_whole(known, data[known.size :])
             return
         self._head_bytes += len(data)
         self._candidate = None
@@ -268,6 +266,17 @@ class MmsProtocol(HttpToolsProtocol):
             self._waiting.append(exchange)
             self.flow.pause_reading()
 
+    def _take_whole(self, known: KnownHead, body: bytes) -> None:
+        """A prediction that is here with head and body: mostly nothing is before it, and it is answered by the shortest way."""
+        exchange = self._prediction(known.head, known.route, known.query)
+        if type(exchange) is not PredictionExchange or self._serving or self._waiting or self.flow.write_paused:
+            self._take(exchange)
+            self.on_body(body)
+            self.on_message_complete()
+        else:
+            self._serving = exchange
+            exchange.receive_whole(body)
+
     def _advance(self) -> None:
         """Start what waits, in order; a loop, since an exchange may be answered as it starts."""
         if self._advancing:
@@ -316,8 +325,7 @@ class MmsProtocol(HttpToolsProtocol):
 
     def record(self, head: RequestHead, status: int, arrived: float) -> None:
         """Write the request into the logs."""
-        seconds = time.monotonic() - arrived
-        self.site.request_log.record(self._peer, head.method, head.url, head.version.encode(), status, seconds)
+        self.site.request_log.record(self._peer, head.line, status, time.monotonic() - arrived)
 
     def _refuse_message(self, message: str) -> None:
         """Answer 400 to what is no HTTP, after the answers that are due before it, and close."""
@@ -337,7 +345,7 @@ class MmsProtocol(HttpToolsProtocol):
         data = self.site.wire.answer(
             status, reason_phrase(status), self.site.request_ids.next(), MIME, body, close=True
         )
-        self.site.request_log.record(self._peer, b"-", b"-", b"1.1", status, 0.0)
+        self.site.request_log.record(self._peer, b"- - HTTP/1.1", status, 0.0)
         self._take(ReadyAnswer(self, data, close=True, received=True))
 
     # --- idle connections ---------------------------------------------------------------------------------------------

@@ -247,7 +247,7 @@ def batching(mode: BatchingMode, batch_size: int, max_batch_delay: int) -> Batch
 
 
 class SendingAhead:
-    """How many full batches a worker may hold at once, so that it never idles between two of them.
+    """How many calls a worker may hold at once, each of them with a full batch, so that it never idles between two of them.
 
     A slow handler gains nothing from a batch that already waits at its door, and whatever waits there is lost to workers
     that come free earlier. A fast one would stand still for most of its time.
@@ -258,6 +258,7 @@ class SendingAhead:
     SLOW = 0.025  # seconds a batch; from here on the gap between two batches is below one per cent
     WINDOW = 0.001  # seconds of work at a worker's door: the time that the event loop may need to come back to it
     REQUESTS = 16  # for small batches: at most so many requests ahead
+    SINGLES = 32  # the same at batch size 1, where two frames of several calls shall fit
 
     def __init__(self, batch_size: int) -> None:
         self._seconds = -1.0
@@ -265,10 +266,11 @@ class SendingAhead:
 
     def configure(self, batch_size: int) -> None:
         """Hold from the next batch on."""
-        self._most = min(max(self.REQUESTS // max(batch_size, 1), 1), MAX_IN_FLIGHT - 1)
+        most = max(self.REQUESTS // batch_size, 1) if batch_size > 1 else self.SINGLES
+        self._most = min(most, MAX_IN_FLIGHT - 1)
 
     def answered(self, seconds: float) -> None:
-        """A batch was answered `seconds` after its turn began."""
+        """A call was answered `seconds` after its turn began."""
         known = self._seconds
         self._seconds = seconds if known < 0.0 else known + 0.1 * (seconds - known)
 
@@ -278,8 +280,8 @@ class SendingAhead:
         return 2 * self._seconds + self.WINDOW
 
     @property
-    def batches(self) -> int:
-        """Most batches in one worker's hands: 1 means that nothing is sent ahead."""
+    def calls(self) -> int:
+        """Most calls in one worker's hands: 1 means that nothing is sent ahead."""
         seconds = self._seconds
         if seconds < 0.0 or seconds >= self.SLOW:
             return 1

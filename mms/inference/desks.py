@@ -9,13 +9,19 @@ from mms.workers.engine import Worker
 
 
 class Desk:
-    """One ready worker and the batches in its hands, oldest first; `turn_began` is when the oldest became its only task."""
+    """One ready worker and what is in its hands, oldest first: `rows` requests in `calls` calls of its handler.
 
-    __slots__ = ("batches", "leaving", "turn_began", "worker")
+    `ahead` of the requests stand behind the oldest call; `turn_began` is when that one became the worker's only task.
+    """
+
+    __slots__ = ("ahead", "batches", "calls", "leaving", "rows", "turn_began", "worker")
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.batches: deque[Batch] = deque()
+        self.calls = 0
+        self.rows = 0
+        self.ahead = 0
         self.turn_began = 0.0
         self.leaving = False
 
@@ -24,7 +30,7 @@ class Desks:
     """All desks of a model.
 
     `free` are those with nothing in hand; the last one used goes first, its caches are warm. `in_hand` counts requests with
-    workers, `ahead` those of them that stand behind a worker's oldest batch: nobody has begun them.
+    workers, `ahead` those of them that stand behind a worker's oldest call: most likely nobody has begun them.
     """
 
     __slots__ = ("_by_worker", "ahead", "free", "in_hand")
@@ -54,33 +60,47 @@ class Desks:
     def hand(self, desk: Desk, batch: Batch, now: float) -> None:
         """A batch has been sent."""
         rows = len(batch.requests)
-        if desk.batches:
-            self.ahead += rows
-        else:
+        if not desk.batches:
             self.free.remove(desk)
             desk.turn_began = now
         desk.batches.append(batch)
+        desk.calls += batch.calls
+        desk.rows += rows
         self.in_hand += rows
+        self._count_ahead(desk)
 
-    def answered(self, worker: Worker, now: float) -> tuple[Desk, float]:
-        """The worker's oldest batch is answered: its desk, and how long the turn was."""
+    def answered(self, worker: Worker, batch: Batch, now: float) -> tuple[Desk, float]:
+        """The oldest batch is answered, or `batch` as the first part of it: the desk, and how long each of its calls took."""
         desk = self._by_worker[worker]
-        batch = desk.batches.popleft()
-        self.in_hand -= len(batch.requests)
-        turn = now - desk.turn_began
+        oldest = desk.batches[0]
+        rows = len(batch.requests)
+        calls = batch.calls
+        if oldest is batch:
+            desk.batches.popleft()
+        desk.calls -= calls
+        desk.rows -= rows
+        self.in_hand -= rows
+        self._count_ahead(desk)
+        turn = (now - desk.turn_began) / calls
         desk.turn_began = now
-        if desk.batches:
-            self.ahead -= len(desk.batches[0].requests)
-        elif not desk.leaving:
+        if not desk.batches and not desk.leaving:
             self.free.append(desk)
         return desk, turn
 
+    def _count_ahead(self, desk: Desk) -> None:
+        ahead = 0
+        if desk.batches:
+            oldest = desk.batches[0]
+            ahead = desk.rows - (1 if oldest.apart else len(oldest.requests))
+        self.ahead += ahead - desk.ahead
+        desk.ahead = ahead
+
     def least_loaded(self, most: int, longest_turn: float, now: float) -> Desk | None:
-        """The desk with the fewest batches, below `most`, and none of its turns longer than `longest_turn` so far; or None."""
+        """The desk with the fewest calls, below `most`, and none of its turns longer than `longest_turn` so far; or None."""
         least: Desk | None = None
         since = now - longest_turn
         for desk in self._by_worker.values():
-            held = len(desk.batches)
+            held = desk.calls
             if held < most and not desk.leaving and desk.turn_began >= since:
                 most = held
                 least = desk
@@ -99,8 +119,8 @@ class Desks:
         if desk is None:
             return None
         self.set_aside(desk)
-        begun = desk.batches.popleft().requests if desk.batches else []
-        ahead = [request for batch in desk.batches for request in batch.requests]
-        self.in_hand -= len(begun) + len(ahead)
-        self.ahead -= len(ahead)
-        return begun, ahead
+        self.ahead -= desk.ahead
+        self.in_hand -= desk.rows
+        held = [request for batch in desk.batches for request in batch.requests]
+        begun = worker.begun
+        return held[:begun], held[begun:]

@@ -22,6 +22,9 @@ from mms.workers.engine import Worker
 
 NEVER = 1 << 62
 
+TOGETHER = 16
+"""Most requests of batch size 1 that travel in one frame: enough to make the way cheap, and the next frame is there in time."""
+
 
 class Dispatcher:
     """The queue of one model and the desks of its ready workers; what a `WorkerPool` reports to.
@@ -124,9 +127,10 @@ class Dispatcher:
             desk = self._desk_for_next(now)
             if desk is None:
                 return
-            full = len(waiting) >= self._batch_size
-            requests = self._queue.take(self._batch_size, now)
-            if full and len(requests) < self._batch_size:
+            size = self._batch_size
+            full = len(waiting) >= size
+            requests = self._queue.take(size if size > 1 else self._calls_for(desk), now)
+            if full and len(requests) < size:
                 # Some had gone: what is left is not full, so it may have to wait after all.
                 self._queue.put_back(requests)
             elif requests:
@@ -148,7 +152,7 @@ class Dispatcher:
                     return None
             return free[-1]
         ahead = self._sending_ahead
-        desk = self._desks.least_loaded(ahead.batches, ahead.longest_turn, now)
+        desk = self._desks.least_loaded(ahead.calls, ahead.longest_turn, now)
         if desk is None:
             self._pump_from = NEVER
         elif len(waiting) < size:
@@ -157,9 +161,13 @@ class Dispatcher:
             return None
         return desk
 
+    def _calls_for(self, desk: Desk) -> int:
+        """How many requests of batch size 1 a worker gets in one frame: what it may hold, and no more than its share."""
+        share = -(-len(self._waiting) // len(self._desks))
+        return max(min(share, self._sending_ahead.calls - desk.calls, TOGETHER), 1)
+
     def _send(self, desk: Desk, requests: list[InferenceRequest], now: float) -> None:
-        batch = Batch(requests)
-        batch.sent = now
+        batch = Batch(requests, apart=self._batch_size == 1)
         try:
             desk.worker.send(batch)
         except RuntimeError:
@@ -170,9 +178,7 @@ class Dispatcher:
         if not desk.batches:
             self._batching.left(now, len(requests))
         self._desks.hand(desk, batch, now)
-        observe = self.stats.wait.observe
-        for request in requests:
-            observe(now - request.arrived)
+        self.stats.wait.observe_all([now - request.arrived for request in requests])
 
     def _wake_at(self, until: float, now: float) -> None:
         """See that `_pump` runs at `until` at the latest; an earlier timer that is already set is kept, it only looks once more."""
@@ -191,19 +197,18 @@ class Dispatcher:
     # --- results -----------------------------------------------------------------------------------------------------
 
     def batch_done(self, worker: Worker, batch: Batch, results: Sequence[Result] | MmsError) -> None:
-        """A worker's oldest batch is answered: see `WorkerListener`."""
+        """A worker's oldest batch, or the first part of it, is answered: see `WorkerListener`."""
         now = self._clock()
         requests = batch.requests
         rows = len(requests)
         outstanding = self.in_flight
-        desk, turn = self._desks.answered(worker, now)
+        calls = batch.calls
+        desk, turn = self._desks.answered(worker, batch, now)
         if self._batch_size > 1:
             self._batching.answered(rows, turn, outstanding)
         self._sending_ahead.answered(turn)
-        self.stats.batch(rows, turn)
-        observe = self.stats.total.observe
-        for request in requests:
-            observe(now - request.arrived)
+        self.stats.batch(rows, calls, turn)
+        self.stats.total.observe_all([now - request.arrived for request in requests])
         if not desk.batches and len(self._waiting) >= self._batch_size:
             # The worker stands still: its next batch goes first, the answers after it.
             self._pump_from = 1

@@ -18,6 +18,7 @@ class InferenceService:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._stopping = False
+        self.max_request_size = registry.max_request_size
 
     def predict(self, request: InferenceRequest) -> None:
         """Accept a request: `done` is then called exactly once, later, on the event loop, unless its client goes.
@@ -32,10 +33,6 @@ class InferenceService:
     def known(self, name: str) -> bool:
         """Whether a model of that name is registered, in service or not."""
         return self._registry.known(name)
-
-    def max_request_size(self, name: str) -> int | None:
-        """Most bytes of a body for that model; None where it is not served."""
-        return self._registry.max_request_size(name)
 
     def only_startup_model(self) -> str | None:
         """The start-up model where there is just one, for a request that names none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 
 SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -23,10 +24,19 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count a value, once or several times."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Count each of several values."""
+        bounds, counts = self.bounds, self.counts
+        total = 0.0
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        self.total += total
 
     @property
     def count(self) -> int:
@@ -77,9 +87,9 @@ class ModelStats:
         self.size = Histogram(ROWS)
         self.total = Histogram(SECONDS)
 
-    def batch(self, rows: int, turn: float) -> None:
-        """Count one answered batch."""
-        self.batches += 1
+    def batch(self, rows: int, calls: int, turn: float) -> None:
+        """Count `rows` requests answered in so many calls, each of which took `turn` seconds."""
+        self.batches += calls
         self.rows += rows
-        self.size.observe(rows)
-        self.turn.observe(turn)
+        self.size.observe(rows // calls, calls)
+        self.turn.observe(turn, calls)

@@ -15,18 +15,23 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mms.request import Result
 from mms.workers import messages
 from mms.workers.handler import LoadOrder, Model, load
+from mms.workers.progress import Progress
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _POLLRDHUP = 0x2000
 _OOM_SCORE = b"800"
+_TOGETHER = 0.0002  # seconds of work after which answers leave, whether more calls follow or not
 _ORPHANED = 86  # exit status of a worker that found its parent gone
 
 logger = logging.getLogger("mms.worker")
@@ -57,20 +62,25 @@ def _do_nothing(_number: int, _frame: Any) -> None:
     return None
 
 
-def main(sock: socket.socket, stdout: int, stderr: int, parent: int) -> NoReturn:
-    """Serve one model over `sock` until it is told to stop or the server is gone; never returns.
+def main(descriptors: Sequence[int], parent: int) -> NoReturn:
+    """Serve one model until told to stop or the server is gone; never returns.
 
-    `stdout` and `stderr` are pipes to the server; `parent` is the process that started this one.
+    `descriptors` are this process's own: the socket to the server, the pipes that become stdout and stderr, the file of its
+    progress. `parent` is the process that started this one.
     """
     status = 1
     try:
+        number, stdout, stderr, shared = descriptors
+        sock = socket.socket(fileno=number)
+        progress = Progress(shared)
+        os.close(shared)
         set_name("mms-worker")
         die_with(parent)
         outlive_signals()
         _take_over_output(stdout, stderr)
         _offer_to_oom_killer()
         threading.Thread(target=_watch, args=(sock,), name="watch", daemon=True).start()
-        _serve(sock)
+        _serve(sock, progress)
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
@@ -114,7 +124,7 @@ def _watch(sock: socket.socket) -> None:
                 os._exit(_ORPHANED)
 
 
-def _serve(sock: socket.socket) -> None:
+def _serve(sock: socket.socket, progress: Progress) -> None:
     frames = messages.read_frames(sock)
     first = next(frames, None)
     if first is None:
@@ -126,11 +136,34 @@ def _serve(sock: socket.socket) -> None:
     for frame in frames:
         kind = messages.kind_of(frame)
         if kind == messages.BATCH:
+            progress.begin(messages.requests_in(frame))
             messages.write_all(sock, messages.encode_results(*model.predict(messages.decode_batch(frame))))
+        elif kind == messages.CALLS:
+            _answer_one_by_one(sock, model, frame, progress)
         elif kind == messages.CONFIGURE:
             model.configure(**messages.decode_control(frame))
         elif kind == messages.STOP:
             return
+
+
+def _answer_one_by_one(sock: socket.socket, model: Model, frame: bytes, progress: Progress) -> None:
+    """One handler call a request; the answers of calls that take microseconds leave together."""
+    progress.begin(1)  # before anything is looked at: what cannot even be read must not be tried again and again
+    results: list[Result] = []
+    metrics: list[bytes] = []
+    since = time.perf_counter()
+    for index, request in enumerate(messages.decode_batch(frame)):
+        if index:
+            progress.begin(1)
+        answers, lines = model.predict((request,))
+        results += answers
+        metrics.append(lines)
+        if time.perf_counter() - since >= _TOGETHER:
+            messages.write_all(sock, messages.encode_results(results, b"".join(metrics)))
+            results, metrics = [], []
+            since = time.perf_counter()
+    if results:
+        messages.write_all(sock, messages.encode_results(results, b"".join(metrics)))
 
 
 def _load(sock: socket.socket, order: LoadOrder) -> Model | None:

@@ -12,9 +12,9 @@ from mms.errors import MmsError
 from mms.records import ModelKey
 from mms.request import Batch, Result
 
-MAX_IN_FLIGHT = 32
-"""Most batches in a worker's hands. Mostly it is one, or two so that it never idles; where a handler answers in microseconds
-(batch size 1 above all), the way to the worker takes longer than the work, and only more of them in one write keep it busy."""
+MAX_IN_FLIGHT = 64
+"""Most handler calls in a worker's hands. Mostly it is one, or two so that it never idles; where a handler answers in microseconds
+(batch size 1 above all), the way to the worker takes longer than the work, and only more of them in one frame keep it busy."""
 
 
 class WorkerState(StrEnum):
@@ -56,7 +56,11 @@ class WorkerListener(Protocol):
     """What a worker tells its pool; every call is made on the event loop."""
 
     def batch_done(self, worker: Worker, batch: Batch, results: Sequence[Result] | MmsError) -> None:
-        """One result a request, by position, or one error for the whole batch (the handler raised, or its answer was wrong)."""
+        """One result a request, by position, or one error for the whole batch (the handler raised, or its answer was wrong).
+
+        Of calls that were sent together (`Batch.apart`) some may be answered before the others: `batch` then holds just those,
+        and they have been taken off the one that was sent.
+        """
 
     def worker_gone(self, worker: Worker, error: MmsError, unanswered: Sequence[Batch]) -> None:
         """The worker ended (died, was killed for not answering, or was stopped); `unanswered` are batches without results."""
@@ -65,8 +69,7 @@ class WorkerListener(Protocol):
 class Worker(Protocol):
     """One loaded model in one child process.
 
-    Batches are answered in the order in which they were sent, each before the next begins; up to `MAX_IN_FLIGHT` may be in
-    its hands, so what stands behind an unanswered one has not begun.
+    Calls are made in the order in which they were sent, one after the other; up to `MAX_IN_FLIGHT` may be in its hands.
     """
 
     @property
@@ -76,6 +79,10 @@ class Worker(Protocol):
     @property
     def pid(self) -> int | None:
         """Process id, None before the start and after the end."""
+
+    @property
+    def begun(self) -> int:
+        """How many of the unanswered requests in its hands, counted from the oldest, it has begun; true after its end as well."""
 
     @property
     def started_at(self) -> float:

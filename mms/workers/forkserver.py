@@ -25,7 +25,7 @@ MESSAGE = struct.Struct("<cQq")
 """Kind, token, and a number that the kind gives a meaning."""
 
 MAX_PACKET = 4096
-MAX_DESCRIPTORS = 3
+MAX_DESCRIPTORS = 4
 TAG_PREFIX = "mms-worker:"
 PRELOAD = ("numpy", "onnxruntime", "mms.workers.onnx")
 
@@ -126,8 +126,7 @@ class _Loop:
         try:
             self._sock.close()
             self._close(list(self._workers))
-            sock = socket.socket(fileno=descriptors[0])
-            child.main(sock, descriptors[1], descriptors[2], server)
+            child.main(descriptors, server)
         finally:
             os._exit(1)
 

@@ -15,6 +15,7 @@ import time
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +152,26 @@ def _classes_of(module: types.ModuleType) -> list[type]:
 # --- the call ---------------------------------------------------------------------------------------------------------
 
 
-def _header_reader(request: WireRequest) -> Callable[[], dict[str, Any]]:
-    def read() -> dict[str, Any]:
-        headers: dict[str, Any] = {name: {"content-type": kind} for name, kind, _ in request.parts}
-        headers.update(unpack_headers(request.headers))
-        return headers
+def _properties(request: WireRequest) -> dict[str, Any]:
+    """What a handler may ask of a request: a mapping for each parameter, and its headers."""
+    properties: dict[str, Any] = {name: {"content-type": kind} for name, kind, _ in request.parts}
+    properties.update(unpack_headers(request.headers))
+    return properties
 
-    return read
+
+class _TimeLine:
+    """The metric line of a call's duration, put together from pieces: it is written for every call."""
+
+    def __init__(self, model_name: str) -> None:
+        dimensions = [Dimension("ModelName", model_name), Dimension("Level", "Model")]
+        line = Metric("PredictionTime", "\0", "ms", dimensions, "\1").record()
+        self._before, rest = line.split("\0")
+        self._between, rest = rest.split("\1")
+        self._after = rest.rstrip("0123456789")
+
+    def of(self, milliseconds: float, ids: str) -> str:
+        """The line, with its newline; `ids` are the requests', joined by commas."""
+        return f"{self._before}{milliseconds}{self._between}{ids}{self._after}{int(time.time())}\n"
 
 
 class Model:
@@ -168,7 +182,7 @@ class Model:
         self._context: Context = service.context
         self._decode = decode
         self._max_response_size = max_response_size
-        self._dimensions = [Dimension("ModelName", self._context.model_name), Dimension("Level", "Model")]
+        self._time_line = _TimeLine(self._context.model_name)
 
     def configure(self, batch_size: int, max_response_size: int) -> None:
         """Take over live settings."""
@@ -177,6 +191,8 @@ class Model:
 
     def predict(self, requests: Sequence[WireRequest]) -> tuple[list[Result], bytes]:
         """One result a request, by position, and the metric lines that the call left behind."""
+        if len(requests) == 1:
+            return self._predict_one(requests[0])
         results: list[Result | None] = [None] * len(requests)
         places: list[int] = []
         inputs: list[dict[str, Any]] = []
@@ -202,6 +218,14 @@ class Model:
                 results[place] = answer
         return [result for result in results if result is not None], metrics
 
+    def _predict_one(self, request: WireRequest) -> tuple[list[Result], bytes]:
+        try:
+            value = self._input(request)
+        except BadInput as error:
+            return [error], _NO_METRICS
+        results, metrics = self._call([value], (request,))
+        return results or [], metrics
+
     def _input(self, request: WireRequest) -> dict[str, Any]:
         if self._decode:
             return {name: decode_part(name, content_type, value) for name, content_type, value in request.parts}
@@ -212,7 +236,9 @@ class Model:
         count = len(inputs)
         context = self._context
         context.request_ids = {index: request.id for index, request in enumerate(requests)}
-        context.request_processor = processors = [RequestProcessor(_header_reader(request)) for request in requests]
+        context.request_processor = processors = [
+            RequestProcessor(partial(_properties, request)) for request in requests
+        ]
         context.metrics = store = MetricsStore(context.request_ids, context.model_name)
         started = time.perf_counter()
         try:
@@ -234,9 +260,8 @@ class Model:
         if failure is not None:
             return [failure] * count, _lines(store)
         results = [self._result(value, processor) for value, processor in zip(output, processors, strict=True)]
-        ids = ",".join(context.request_ids.values())
-        store.store.append(Metric("PredictionTime", milliseconds, "ms", self._dimensions, ids))
-        return results, _lines(store)
+        line = self._time_line.of(milliseconds, ",".join([request.id for request in requests]))
+        return results, _lines(store, line)
 
     def _wrong_output(self, output: Any, count: int) -> PredictionFailed | None:
         name = self._context.model_name
@@ -282,5 +307,6 @@ def _status(code: Any, otherwise: int) -> int:
     return number if 100 <= number <= 999 else otherwise
 
 
-def _lines(store: MetricsStore) -> bytes:
-    return "".join([f"{metric.record()}\n" for metric in store.store]).encode("utf-8", "replace")
+def _lines(store: MetricsStore, last: str = "") -> bytes:
+    own = "".join([f"{metric.record()}\n" for metric in store.store]) if store.store else ""
+    return f"{own}{last}".encode("utf-8", "replace")

@@ -34,11 +34,12 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Descriptors(NamedTuple):
-    """The worker's ends: its socket and the pipes that become its stdout and stderr."""
+    """The worker's ends: its socket, the pipes that become its stdout and stderr, and the file of its progress."""
 
     sock: int
     stdout: int
     stderr: int
+    progress: int
 
 
 class Exit(NamedTuple):
@@ -176,10 +177,7 @@ class SpawnLauncher:
     def _spawn(self, descriptors: Descriptors) -> subprocess.Popen[bytes]:
         tag = os.memfd_create(TAG_PREFIX + self._tag)
         try:
-            statement = (
-                "import socket; from mms.workers.child import main; "
-                f"main(socket.socket(fileno={descriptors.sock}), {descriptors.stdout}, {descriptors.stderr}, {os.getpid()})"
-            )
+            statement = f"from mms.workers.child import main; main({tuple(descriptors)}, {os.getpid()})"
             return subprocess.Popen(
                 _interpreter(statement),
                 env=worker_environment(os.environ, self._blacklist),

@@ -1,6 +1,8 @@
-"""Frames between the server and a worker: one a batch, both directions, over one Unix socket pair; both sides import only this.
+"""Frames between the server and a worker, both directions, over one Unix socket pair; both sides import only this.
 
-A frame is `<length u64><kind u8>` and a payload; the length counts the whole frame. Metadata of requests travels as one marshalled
+A frame is `<length u64><kind u8>` and a payload; the length counts the whole frame. Requests come in a BATCH frame where one
+handler call takes them all, in a CALLS frame where each has its own; the answers to a CALLS frame may come in several
+RESULTS frames. Metadata of requests travels as one marshalled
 list (both ends are the same interpreter), large payloads follow it as they are and are never joined; results come back as a
 table of fixed rows and then their bytes, read without trusting the worker.
 """
@@ -16,12 +18,13 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
-from mms.request import InferenceRequest, InferenceResponse, Result
+from mms.request import Header, HeaderList, InferenceRequest, InferenceResponse, Result
 
 LOAD: Final = 1
 BATCH: Final = 2
 CONFIGURE: Final = 3
 STOP: Final = 4
+CALLS: Final = 5
 LOADED: Final = 16
 LOAD_FAILED: Final = 17
 RESULTS: Final = 18
@@ -33,7 +36,7 @@ PartValue = tuple[str, str, bytes | memoryview]
 """A part as the worker gets it: name, content type, bytes."""
 
 _HEAD = struct.Struct("<QB")
-_BATCH = struct.Struct("<QBI")  # length, kind, bytes of metadata
+_BATCH = struct.Struct("<QBII")  # length, kind, requests, bytes of metadata
 _RESULTS = struct.Struct("<QBII")  # length, kind, rows, bytes of metric lines
 _ROW = struct.Struct("<BHHHII")  # kind, status, lengths of reason, content type, headers, body
 _RESPONSE, _PREDICTION_FAILED, _TOO_LARGE, _BAD_INPUT = range(4)
@@ -79,7 +82,7 @@ def decode_control(frame: bytes) -> Any:
 # --- a batch, server to worker ----------------------------------------------------------------------------------------
 
 
-def encode_batch(requests: Sequence[InferenceRequest]) -> Buffers:
+def encode_batch(requests: Sequence[InferenceRequest], kind: int = BATCH) -> Buffers:
     """One frame for `requests`, as pieces to be written in order; payloads above 8 KiB are the callers' own objects, not copies."""
     tail: Buffers = []
     size = 0
@@ -94,11 +97,10 @@ def encode_batch(requests: Sequence[InferenceRequest]) -> Buffers:
                 size += length
                 value = length
             parts.append((part.name, part.content_type, value))
-        headers = request.headers
-        rows.append((request.id, marshal.dumps(list(headers), _MARSHAL_VERSION) if headers else b"", parts))
+        rows.append((request.id, _packed(request.headers), parts))
     metadata = marshal.dumps(rows, _MARSHAL_VERSION)
     length = _BATCH.size + len(metadata)
-    head = _BATCH.pack(length + size, BATCH, len(metadata)) + metadata
+    head = _BATCH.pack(length + size, kind, len(rows), len(metadata)) + metadata
     if not tail:
         return [head]
     if length + size <= _JOIN:
@@ -106,9 +108,42 @@ def encode_batch(requests: Sequence[InferenceRequest]) -> Buffers:
     return [head, *tail]
 
 
+def encode_calls(requests: Sequence[InferenceRequest]) -> Buffers:
+    """Frames for `requests` that have a handler call each: one for small ones, several where much has to arrive before the first."""
+    if len(requests) == 1:
+        return encode_batch(requests, CALLS)
+    buffers: Buffers = []
+    first = size = 0
+    for index, request in enumerate(requests):
+        size += sum([len(part.value) for part in request.parts])
+        if size > _JOIN:
+            buffers += encode_batch(requests[first : index + 1], CALLS)
+            first, size = index + 1, 0
+    if first < len(requests):
+        buffers += encode_batch(requests[first:], CALLS)
+    return buffers
+
+
+def _packed(headers: Sequence[Header]) -> bytes:
+    if not headers:
+        return b""
+    if type(headers) is HeaderList:
+        packed = headers.packed
+        if packed is None:
+            packed = headers.packed = marshal.dumps(list(headers), _MARSHAL_VERSION)
+        return packed
+    return marshal.dumps(list(headers), _MARSHAL_VERSION)
+
+
+def requests_in(frame: bytes) -> int:
+    """How many requests a BATCH or CALLS frame holds."""
+    count: int = _BATCH.unpack_from(frame)[2]
+    return count
+
+
 def decode_batch(frame: bytes) -> list[WireRequest]:
-    """The requests of a batch frame."""
-    _, _, length = _BATCH.unpack_from(frame)
+    """The requests of a BATCH or CALLS frame."""
+    _, _, _, length = _BATCH.unpack_from(frame)
     position = _BATCH.size + length
     view = memoryview(frame)
     requests = []

@@ -21,6 +21,7 @@ from mms.workers.handler import LoadOrder
 from mms.workers.launcher import ChildProcess, Exit, Launcher
 from mms.workers.lifecycle import advance
 from mms.workers.output import MetricSink, WorkerOutput
+from mms.workers.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,10 @@ class LocalWorker:
         self._output: list[WorkerOutput] = []
         self._in_flight: deque[Batch] = deque()
         self._held_back: list[bytes] = []
+        self._calls = 0
+        self._answered = 0
+        self._progress: Progress | None = None
+        self._begun = 0
         self._response_timeout = spec.response_timeout
         self._head_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -70,6 +75,13 @@ class LocalWorker:
         """Process id, None before the start and after the end."""
         child = self._child
         return child.pid if child is not None and child.running else None
+
+    @property
+    def begun(self) -> int:
+        """Unanswered requests that it has begun, by its own account."""
+        if self._progress is not None:
+            self._begun = self._progress.read()
+        return max(self._begun - self._answered, 0)
 
     @property
     def started_at(self) -> float:
@@ -143,6 +155,7 @@ class LocalWorker:
         finally:
             ends.close_theirs()
         self._child = child
+        self._progress = ends.progress
         model = self._spec.model.name
         self._output = [
             WorkerOutput(ends.stdout, model, logging.INFO, self._sink),
@@ -173,15 +186,18 @@ class LocalWorker:
     # --- work ---
 
     def send(self, batch: Batch) -> None:
-        """Write one frame; only in READY or BUSY, with at most MAX_IN_FLIGHT batches in its hands (else RuntimeError)."""
+        """Write it; only in READY or BUSY, with at most MAX_IN_FLIGHT calls in its hands (else RuntimeError)."""
         transport = self._transport
         state = self._state
         if transport is None or (state is not WorkerState.READY and state is not WorkerState.BUSY):
             raise RuntimeError(f"Worker {self._id} of model {self._name} is {state}: it takes no batch.")
-        if len(self._in_flight) >= MAX_IN_FLIGHT:
-            raise RuntimeError(f"Worker {self._id} of model {self._name} holds {MAX_IN_FLIGHT} batches.")
-        buffers = messages.encode_batch(batch.requests)
-        batch.sent = now = self._loop.time()
+        calls = self._calls + batch.calls
+        if calls > MAX_IN_FLIGHT:
+            raise RuntimeError(f"Worker {self._id} of model {self._name} would hold more than {MAX_IN_FLIGHT} calls.")
+        self._calls = calls
+        requests = batch.requests
+        buffers = messages.encode_calls(requests) if batch.apart else messages.encode_batch(requests)
+        now = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._response_timeout, self._check_response)
         if self._in_flight:
@@ -259,12 +275,12 @@ class LocalWorker:
     def _results(self, frame: bytes) -> None:
         try:
             results, metrics = messages.decode_results(frame)
-            if not self._in_flight or len(results) != len(self._in_flight[0].requests):
-                raise messages.FrameError(f"{len(results)} results to no batch of that size")
+            batch = self._answered_by(len(results))
         except (messages.FrameError, struct.error, ValueError, TypeError) as error:
             self._broke_protocol(error)
             return
-        batch = self._in_flight.popleft()
+        self._answered += len(results)
+        self._calls -= batch.calls
         if self._in_flight:
             self._head_since = self._loop.time()
         elif self._state is WorkerState.BUSY:
@@ -273,6 +289,17 @@ class LocalWorker:
             self._sink(metrics)
         if self._listener is not None:
             self._listener.batch_done(self, batch, results)
+
+    def _answered_by(self, count: int) -> Batch:
+        """The batch that so many results answer, or the first calls of one. Raises FrameError."""
+        head = self._in_flight[0] if self._in_flight else None
+        if head is not None and count == len(head.requests):
+            return self._in_flight.popleft()
+        if head is None or not head.apart or not 0 < count < len(head.requests):
+            raise messages.FrameError(f"{count} results to no batch of that size")
+        part = Batch(head.requests[:count], apart=True)
+        del head.requests[:count]
+        return part
 
     def _broke_protocol(self, error: Exception) -> None:
         self._end_for(f"sent what is no answer ({error}) and was killed")
@@ -337,6 +364,10 @@ class LocalWorker:
             self._timer.cancel()
         for output in self._output:
             output.close()
+        if self._progress is not None:
+            self._begun = self._progress.read()
+            self._progress.close()
+            self._progress = None
         self.gone.set_result(None)
         loading = not self._loaded.done()
         self._to(WorkerState.DEAD)

@@ -15,7 +15,7 @@ def test_a_request_is_one_line_in_the_originals_format() -> None:
     access, metrics = Memory(), Memory()
     log = RequestLog(access, metrics)
 
-    log.record(peer_name(("127.0.0.1", 64003)), b"POST", b"/predictions/x?q=1", b"1.1", 200, 0.118)
+    log.record(peer_name(("127.0.0.1", 64003)), b"POST /predictions/x?q=1 HTTP/1.1", 200, 0.118)
 
     line = r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3} - /127\.0\.0\.1:64003 "POST /predictions/x\?q=1 HTTP/1\.1" 200 118\n'
     assert re.fullmatch(line, access.data.decode())
@@ -25,7 +25,7 @@ def test_a_request_is_one_line_in_the_originals_format() -> None:
 def test_answers_are_counted_by_the_hundred_even_without_logs() -> None:
     log = RequestLog()
     for status in (200, 202, 404, 599):
-        log.record(b"", b"GET", b"/", b"1.1", status, 0.0)
+        log.record(b"", b"GET / HTTP/1.1", status, 0.0)
 
     assert (log.counts[2], log.counts[4], log.counts[5]) == (2, 1, 1)
 
@@ -33,7 +33,7 @@ def test_answers_are_counted_by_the_hundred_even_without_logs() -> None:
 def test_what_is_neither_2xx_nor_4xx_counts_as_5xx_in_the_metrics_log() -> None:
     metrics = Memory()
     log = RequestLog(None, metrics)
-    log.record(b"", b"GET", b"/", b"1.1", 302, 0.0)
+    log.record(b"", b"GET / HTTP/1.1", 302, 0.0)
 
     assert b"Requests5XX" in metrics.data
 

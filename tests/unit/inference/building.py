@@ -32,6 +32,17 @@ SETTINGS = ModelSettings(
 )
 
 
+class _Request(InferenceRequest):
+    """Hands its result on."""
+
+    def __init__(self, model: str, body: bytes, arrived: float, take: Callable[[Result], None]) -> None:
+        super().__init__("id", model, (), (Part("body", "", body),), arrived)
+        self._take = take
+
+    def done(self, result: Result) -> None:
+        self._take(result)
+
+
 class Asked:
     """One request and what came of it; a second result fails the test at once."""
 
@@ -40,7 +51,7 @@ class Asked:
         self.calls = 0
         self._done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         at = time.monotonic() if arrived is None else arrived
-        self.request = InferenceRequest("id", model, (), (Part("body", "", body),), at, self._take)
+        self.request = _Request(model, body, at, self._take)
 
     def _take(self, result: Result) -> None:
         self.calls += 1

@@ -33,6 +33,7 @@ class MemoryWorker(Worker):
         self._state = WorkerState.STARTING
         self._listener: WorkerListener | None = None
         self._held: deque[Batch] = deque()
+        self._begun = 0
         self._work = asyncio.Event()
         self._ended = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
@@ -44,6 +45,7 @@ class MemoryWorker(Worker):
     state = property(lambda self: self._state)
     gpu_id = property(lambda self: self.spec.gpu_id)
     memory_usage = property(lambda self: 0)
+    begun = property(lambda self: self._begun)
 
     async def start(self, listener: WorkerListener) -> None:
         self._listener = listener
@@ -66,7 +68,8 @@ class MemoryWorker(Worker):
     def send(self, batch: Batch) -> None:
         if self._state not in (WorkerState.READY, WorkerState.BUSY):
             raise RuntimeError(f"A worker that is {self._state} takes no batch.")
-        assert 1 <= len(batch.requests) <= self.batch_size, (len(batch.requests), self.batch_size)
+        assert batch.apart or 1 <= len(batch.requests) <= self.batch_size, (len(batch.requests), self.batch_size)
+        assert batch.requests
         self._state = WorkerState.BUSY
         self._held.append(batch)
         self._work.set()
@@ -79,9 +82,16 @@ class MemoryWorker(Worker):
         while True:
             while self._held:
                 batch = self._held[0]
+                if batch.apart and len(batch.requests) > 1:
+                    batch = Batch(batch.requests[:1], apart=True)
                 self.sizes.append(len(batch.requests))
+                self._begun = len(batch.requests)
                 results = await self._handler(self, batch.requests)
-                self._held.popleft()
+                self._begun = 0
+                if batch is self._held[0]:
+                    self._held.popleft()
+                else:
+                    del self._held[0].requests[:1]
                 if not self._held and self._state is WorkerState.BUSY:
                     self._state = WorkerState.READY
                 self._listener.batch_done(self, batch, results)

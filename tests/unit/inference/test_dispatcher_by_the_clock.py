@@ -17,6 +17,7 @@ class Hands:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.held: list[Batch] = []
+        self.begun = 0
         self._dispatcher = dispatcher
 
     def send(self, batch: Batch) -> None:
@@ -26,8 +27,14 @@ class Hands:
     def sizes(self) -> list[int]:
         return [len(batch.requests) for batch in self.held]
 
-    def answer(self) -> None:
-        batch = self.held.pop(0)
+    def answer(self, count: int | None = None) -> None:
+        """Answer the oldest batch, or so many calls of it."""
+        batch = self.held[0]
+        if count is None or count == len(batch.requests):
+            self.held.pop(0)
+        else:
+            batch = Batch(batch.requests[:count], apart=True)
+            del self.held[0].requests[:count]
         results = [InferenceResponse(request.parts[0].value) for request in batch.requests]
         self._dispatcher.batch_done(self, batch, results)
 
@@ -96,7 +103,7 @@ async def test_batches_ahead_go_to_the_worker_that_holds_the_fewest():
     scene = Scene(workers=2)
     await scene.be_fast()
     await scene.submit(6)
-    assert [worker.sizes for worker in scene.workers] == [[1, 1, 1], [1, 1, 1]]
+    assert [sum(worker.sizes) for worker in scene.workers] == [3, 3]
     scene.dispatcher.close()
 
 
@@ -106,7 +113,7 @@ async def test_a_worker_that_is_let_go_gets_nothing_ahead_any_more():
     await scene.submit(2)
     await scene.dispatcher.release(scene.workers[0])
     await scene.submit(4)
-    assert [worker.sizes for worker in scene.workers] == [[1], [1] * 5]
+    assert [sum(worker.sizes) for worker in scene.workers] == [1, 5]
     scene.dispatcher.close()
 
 
@@ -115,6 +122,7 @@ async def test_what_stood_behind_a_dead_workers_batch_waits_again_and_counts_onc
     await scene.be_fast()
     head, *rest = await scene.submit(4)
     assert (scene.dispatcher.depth, scene.dispatcher.in_flight) == (3, 4)
+    scene.workers[0].begun = 1
     scene.dispatcher.worker_gone(scene.workers[0], WorkerDied(), scene.workers[0].held)
     assert isinstance(head.result, WorkerDied)
     assert (scene.dispatcher.depth, scene.dispatcher.in_flight) == (3, 3)
@@ -124,6 +132,45 @@ async def test_what_stood_behind_a_dead_workers_batch_waits_again_and_counts_onc
         scene.workers[1].answer()
     assert [one.calls for one in rest] == [1, 1, 1]
     assert (scene.dispatcher.depth, scene.dispatcher.in_flight) == (0, 0)
+    scene.dispatcher.close()
+
+
+async def test_requests_of_batch_size_one_travel_together_and_may_be_answered_in_parts():
+    scene = Scene()
+    await scene.be_fast()
+    asked = await scene.submit(20)
+    assert scene.workers[0].sizes == [11], "a millisecond of work at a tenth of a millisecond each"
+    scene.now += 0.0005
+    scene.workers[0].answer(5)
+    assert [one.calls for one in asked] == [1] * 5 + [0] * 15
+    assert (scene.dispatcher.depth, scene.dispatcher.in_flight) == (14, 15)
+    await asyncio.sleep(0)
+    assert scene.workers[0].sizes == [6, 5]
+    scene.workers[0].begun = 8
+    scene.dispatcher.worker_gone(scene.workers[0], WorkerDied(), scene.workers[0].held)
+    assert [isinstance(one.result, WorkerDied) for one in asked] == [False] * 5 + [True] * 8 + [False] * 7
+    assert (scene.dispatcher.depth, scene.dispatcher.in_flight) == (7, 7)
+    assert scene.dispatcher.stats.batches == scene.dispatcher.stats.rows == 6, "each is a call of its own"
+    scene.dispatcher.close()
+
+
+async def test_several_workers_share_what_waits():
+    scene = Scene(workers=3)
+    await scene.be_fast()
+    await scene.submit(7)
+    assert [sum(worker.sizes) for worker in scene.workers] == [2, 2, 3]
+    scene.dispatcher.close()
+
+
+async def test_what_a_dead_worker_had_not_begun_costs_nobody_an_answer():
+    scene = Scene(batch_size=4, max_batch_delay=0)
+    asked = await scene.submit(4)
+    scene.dispatcher.worker_gone(scene.workers[0], WorkerDied(), scene.workers[0].held)
+    assert [one.calls for one in asked] == [0] * 4
+    scene.add_worker()
+    await asyncio.sleep(0)
+    scene.workers[1].answer()
+    assert [one.calls for one in asked] == [1] * 4
     scene.dispatcher.close()
 
 

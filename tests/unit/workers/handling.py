@@ -44,7 +44,7 @@ def wire(body: bytes, content_type: str = "text/plain", *, request_id: str = "r"
 
 def request(body: bytes = b"x", content_type: str = "text/plain", request_id: str = "r") -> InferenceRequest:
     """A request as the server has it."""
-    return InferenceRequest(request_id, "m", [], [Part("body", content_type, body)], 0.0, lambda result: None)
+    return InferenceRequest(request_id, "m", [], [Part("body", content_type, body)], 0.0)
 
 
 def spec(folder: Path, **changes: Any) -> WorkerSpec:

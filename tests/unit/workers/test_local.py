@@ -40,7 +40,7 @@ async def test_batches_are_answered_in_the_order_in_which_they_were_sent(start: 
     worker, ear = await start()
     for number in range(MAX_IN_FLIGHT):
         worker.send(Batch([request(str(number).encode())]))
-    with pytest.raises(RuntimeError, match="holds"):
+    with pytest.raises(RuntimeError, match="would hold more than"):
         worker.send(Batch([request()]))
     assert [await ear.answer() for _ in range(MAX_IN_FLIGHT)] == [[str(n).encode()] for n in range(MAX_IN_FLIGHT)]
     await worker.stop(5)
@@ -48,11 +48,23 @@ async def test_batches_are_answered_in_the_order_in_which_they_were_sent(start: 
         worker.send(Batch([request()]))
 
 
+async def test_calls_that_come_together_are_answered_one_by_one(start: Start) -> None:
+    worker, ear = await start()
+    bodies = [str(number).encode() for number in range(MAX_IN_FLIGHT)]
+    worker.send(Batch([request(body) for body in bodies], apart=True))
+    answered: list[bytes] = []
+    while len(answered) < len(bodies):
+        answered += await ear.answer()
+    assert answered == bodies
+    assert worker.begun == 0
+    await worker.stop(5)
+
+
 async def test_payloads_of_megabytes_go_both_ways(start: Start) -> None:
     worker, ear = await start(max_response_size=20_000_000)
     body = os.urandom(9_000_000)
     parts = [Part("other", "", b"o" * 100_000), Part("body", "", body)]
-    worker.send(Batch([InferenceRequest("r", "m", [], parts, 0.0, lambda result: None)] * 2))
+    worker.send(Batch([InferenceRequest("r", "m", [], parts, 0.0)] * 2))
     assert await ear.answer() == [body, body]
     await worker.stop(5)
 

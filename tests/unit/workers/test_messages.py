@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
-from mms.request import InferenceRequest, InferenceResponse, Part, Result
+from mms.request import HeaderList, InferenceRequest, InferenceResponse, Part, Result
 from mms.workers import messages
 
 short = st.binary(max_size=40)
@@ -27,7 +27,6 @@ requests = st.builds(
     headers,
     st.lists(parts, max_size=3),
     st.just(0.0),
-    st.just(lambda result: None),
 )
 responses = st.builds(
     InferenceResponse,
@@ -54,7 +53,33 @@ def flat(result: Result) -> tuple[object, ...]:
 def test_a_batch_arrives_as_it_was_sent(batch: list[InferenceRequest]) -> None:
     frame = b"".join(messages.encode_batch(batch))
     assert messages.kind_of(frame) == messages.BATCH
-    received = messages.decode_batch(frame)
+    assert messages.requests_in(frame) == len(batch)
+    arrived_as_sent(messages.decode_batch(frame), batch)
+
+
+@given(st.lists(requests, min_size=1, max_size=20))
+def test_calls_arrive_in_their_order_in_frames_of_any_number(batch: list[InferenceRequest]) -> None:
+    frames = messages.FrameSplitter().feed(b"".join(messages.encode_calls(batch)))
+    assert {messages.kind_of(frame) for frame in frames} == {messages.CALLS}
+    assert [messages.requests_in(frame) for frame in frames] == [len(messages.decode_batch(frame)) for frame in frames]
+    arrived_as_sent([request for frame in frames for request in messages.decode_batch(frame)], batch)
+
+
+def test_a_call_with_much_to_read_does_not_wait_for_the_next_ones_bytes() -> None:
+    large = [InferenceRequest("i", "m", [], [Part("body", "", bytes(50_000))], 0.0) for _ in range(5)]
+    frames = messages.FrameSplitter().feed(b"".join(messages.encode_calls(large)))
+    assert [messages.requests_in(frame) for frame in frames] == [2, 2, 1]
+
+
+def test_a_head_that_is_sent_again_is_packed_once() -> None:
+    headers = HeaderList([(b"Host", b"x")])
+    first = b"".join(messages.encode_batch([InferenceRequest("i", "m", headers, [], 0.0)]))
+    assert headers.packed is not None
+    assert b"".join(messages.encode_batch([InferenceRequest("i", "m", headers, [], 0.0)])) == first
+    assert messages.unpack_headers(messages.decode_batch(first)[0].headers) == [("Host", "x")]
+
+
+def arrived_as_sent(received: list[messages.WireRequest], batch: list[InferenceRequest]) -> None:
     assert [(r.id, messages.unpack_headers(r.headers)) for r in received] == [
         (r.id, [(name.decode("latin-1"), value.decode("latin-1")) for name, value in r.headers]) for r in batch
     ]
@@ -106,7 +131,7 @@ def test_a_damaged_results_frame_is_refused_or_read_but_never_out_of_bounds(
 
 def test_large_payloads_are_not_copied_into_the_frame() -> None:
     payload = b"p" * 200_000
-    request = InferenceRequest("i", "m", [], [Part("body", "", payload)], 0.0, lambda result: None)
+    request = InferenceRequest("i", "m", [], [Part("body", "", payload)], 0.0)
     assert any(piece is payload for piece in messages.encode_batch([request]))
     body = b"b" * 200_000
     assert any(piece is body for piece in messages.encode_results([InferenceResponse(body)]))

@@ -117,6 +117,24 @@ async def test_a_death_is_told_with_its_reason_and_what_was_not_answered(start: 
     assert worker.state is WorkerState.DEAD
 
 
+async def test_a_death_among_calls_that_came_together_is_told_to_the_call(start: Start) -> None:
+    """What was begun is known even where its answers had not left; what was not can be given to another worker."""
+    worker, ear = await start(ACTOR)
+    worker.send(Batch([request(act) for act in (b"1", b"2", b"os._exit(3)", b"4", b"5")], apart=True))
+    _, unanswered = await ear.end()
+    answered = 5 - sum(len(batch.requests) for batch in unanswered)
+    assert answered + worker.begun == 3
+
+
+async def test_nothing_is_begun_by_a_worker_that_never_looked(start: Start) -> None:
+    worker, ear = await start(ACTOR)
+    os.kill(worker.pid, signal.SIGSTOP)
+    worker.send(Batch([request(b"1"), request(b"2")]))
+    worker.kill()
+    await ear.end()
+    assert worker.begun == 0
+
+
 async def test_answers_written_before_the_death_still_count(start: Start) -> None:
     worker, ear = await start(ACTOR)
     worker.send(Batch([request(b"'first'")]))
