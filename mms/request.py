@@ -36,7 +36,10 @@ class Part:
 class InferenceResponse:
     """One item's answer. `content_type` None sends no such header; `reason` empty sends an empty reason phrase, as MMS does."""
 
-    __slots__ = ("body", "content_type", "headers", "reason", "status")
+    status = 200
+    reason = ""
+    content_type: str | None = None
+    headers: Sequence[tuple[str, str]] = ()
 
     def __init__(
         self,
@@ -52,10 +55,12 @@ class InferenceResponse:
         self.content_type = content_type
         self.headers = headers
 
-    @property
-    def plain(self) -> bool:
-        """True where there is nothing but a body to send, with status 200: by far the most answers."""
-        return self.status == 200 and not (self.headers or self.reason or self.content_type)
+
+class PlainResponse(InferenceResponse):
+    """200 and a body, as by far the most answers: nothing in it needs a look."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
 
 
 Result = InferenceResponse | MmsError

@@ -21,8 +21,8 @@ class RequestLog:
         self.counts = [0] * 10
         self._access = access
         self._metrics = metrics
-        self._second = -1
-        self._stamp = b""
+        self._now = self._second = -1
+        self._date = self._stamp = b""
         host = socket.gethostname()
         tail = [
             f" - Requests{name}.Count:1|#Level:Host|#hostname:{host},timestamp:null\n" for name in ("2XX", "4XX", "5XX")
@@ -30,6 +30,7 @@ class RequestLog:
         two, four, five = (line.encode() for line in tail)
         # as in MMS, whatever is neither 2xx nor 4xx counts as 5xx
         self._tails = [two if n == 2 else four if n == 4 else five for n in range(10)]
+        self._metric_lines = self._tails
 
     def record(self, peer: bytes, line: bytes, status: int, seconds: float) -> None:
         """One answered request: its request line, and `seconds` from its last byte in to its answer out."""
@@ -37,18 +38,19 @@ class RequestLog:
         self.counts[kind] += 1
         if self._access is None and self._metrics is None:
             return
-        now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S,", time.localtime(second)).encode()
-        millis = int((now - second) * 1000)
+        now = int(time.time() * 1000)
+        if now != self._now:
+            self._now = now
+            second, millis = divmod(now, 1000)
+            if second != self._second:
+                self._second = second
+                self._date = time.strftime("%Y-%m-%dT%H:%M:%S,", time.localtime(second)).encode()
+            self._stamp = b"%b%03d" % (self._date, millis)
+            self._metric_lines = [self._stamp + tail for tail in self._tails]
         if self._access is not None:
-            self._access.write(
-                b'%b%03d - %b "%b" %d %d\n' % (self._stamp, millis, peer, line, status, int(seconds * 1000))
-            )
+            self._access.write(b'%b - %b "%b" %d %d\n' % (self._stamp, peer, line, status, seconds * 1000))
         if self._metrics is not None:
-            self._metrics.write(b"%b%03d%b" % (self._stamp, millis, self._tails[kind]))
+            self._metrics.write(self._metric_lines[kind])
 
 
 def peer_name(client: tuple[str, int] | None) -> bytes:

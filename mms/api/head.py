@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httptools
 
+from mms.api.bodies import plain_type
 from mms.api.routes import PredictionRoute
 from mms.request import Header, HeaderList
 
@@ -62,9 +63,13 @@ class RequestHead:
 
 
 class KnownHead:
-    """The head of a prediction that came whole in one piece: a client that repeats it word for word is not parsed again."""
+    """The head of a prediction that came whole in one piece: a client that repeats it word for word is not parsed again.
 
-    __slots__ = ("_raw", "_whole", "head", "query", "route", "size")
+    `raw` is the head, `size` bytes long, and `whole` the length of a request with it. `body_type` is set where the body is
+    the request's only part.
+    """
+
+    __slots__ = ("body_type", "head", "query", "raw", "route", "size", "whole")
 
     MOST = 2048  # bytes that a connection keeps
 
@@ -73,8 +78,9 @@ class KnownHead:
         self.route = route
         self.query = query
         self.size = 0
-        self._raw = b""
-        self._whole = 0
+        self.raw = b""
+        self.whole = 0
+        self.body_type = None if route.query and query else plain_type(head.content_type)
 
     def learnt_from(self, data: bytes) -> KnownHead | None:
         """This head as the bytes in which it came; None unless `data` is the head and a body of the declared length, no more."""
@@ -85,12 +91,8 @@ class KnownHead:
             return None
         if not 4 <= size <= self.MOST or size + head.length != len(data):
             return None
-        self.size, self._raw, self._whole = size, data[:size], len(data)
+        self.size, self.raw, self.whole = size, data[:size], len(data)
         return self
-
-    def begins(self, data: bytes) -> bool:
-        """Whether `data` is one whole request with this very head."""
-        return len(data) == self._whole and data.startswith(self._raw)
 
 
 def origin_form(url: bytes) -> tuple[bytes, bytes]:

@@ -14,7 +14,7 @@ from mms.api.ports import PredictionService
 from mms.api.routes import PredictionRoute
 from mms.api.wire import CONTINUE, checked, reason_phrase, too_large
 from mms.errors import BadInput, MmsError, PredictionFailed
-from mms.request import InferenceRequest, InferenceResponse, Result
+from mms.request import InferenceRequest, InferenceResponse, Part, PlainResponse, Result
 
 if TYPE_CHECKING:
     from mms.api.protocol import MmsProtocol
@@ -71,11 +71,16 @@ class PredictionExchange(InferenceRequest):
         if self._started and not self.answered:
             self._submit()
 
-    def receive_whole(self, body: bytes) -> None:
-        """Begin with a body that is here, whole and within the limit: the same as the three calls above."""
-        self._started = self.received = True
-        self._chunks.append(body)
-        self._submit()
+    def serve_whole(self, body_type: str, body: bytes) -> None:
+        """Begin with a body that is here, whole, within the limit and the only part: the short way through all of the above."""
+        self.received = True
+        site = self._connection.site
+        self.arrived = time.monotonic()
+        self.id = site.request_ids.next()
+        self.model = self._route.model or ""
+        self.headers = self._head.headers
+        self.parts = (Part("body", body_type, body),)
+        self._hand_over(site.service)
 
     def disconnect(self) -> None:
         """Give the request up; a worker that already has it will answer to nobody."""
@@ -95,9 +100,16 @@ class PredictionExchange(InferenceRequest):
             model = route.model or wanted_model(route, self._query, site.service)
             if model is None:
                 raise BadInput("Parameter model_name is required.")
-            self.model = model
-            self.headers = head.headers
-            site.service.predict(self)
+        except BadInput as error:
+            self.done(error)
+            return
+        self.model = model
+        self.headers = head.headers
+        self._hand_over(site.service)
+
+    def _hand_over(self, service: PredictionService) -> None:
+        try:
+            service.predict(self)
         except MmsError as error:
             self.done(error)
         except Exception as error:
@@ -109,22 +121,18 @@ class PredictionExchange(InferenceRequest):
         if self.answered:
             return
         self.answered = True
-        connection = self._connection
         head = self._head
-        if type(result) is InferenceResponse and result.plain and self._is_usual(len(result.body)):
-            connection.transport.write(connection.site.wire.plain_answer(self.id, result.body))
-            connection.record(head, 200, self.arrived)
-            connection.answer_written(self, close=not head.keep_alive)
-        else:
-            self._write(result)
-
-    def _is_usual(self, size: int) -> bool:
-        return size <= _JOINED and not self._connection.draining and self._head.method != b"HEAD"
+        if type(result) is PlainResponse and head.method != b"HEAD" and len(result.body) <= _JOINED:
+            connection = self._connection
+            if not connection.draining:
+                connection.answer_plainly(self, head, result.body)
+                return
+        self._write(result)
 
     def _write(self, result: Result) -> None:
         """Any answer."""
         connection = self._connection
-        if isinstance(result, InferenceResponse):
+        if isinstance(result, InferenceResponse) and type(result) is not PlainResponse:
             try:
                 result = checked(result)
             except PredictionFailed as error:

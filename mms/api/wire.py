@@ -80,11 +80,8 @@ class Wire:
     def __init__(self, cors: Cors | None = None) -> None:
         self._cors = (cors or Cors()).pairs()
         self._templates: dict[tuple[int, str, str | None, bool], bytes] = {}
-        self._plain = self._template(200, "", None, False, ())
-
-    def plain_answer(self, request_id: str, body: bytes) -> bytes:
-        """200 with a body and nothing else, in one piece, on a connection that goes on."""
-        return self._plain % (request_id.encode("ascii"), len(body), body)
+        self.plain = self._template(200, "", None, False, ())
+        """200 with a body and nothing else, on a connection that goes on: takes id, length and body."""
 
     def answer(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from mms.errors import MmsError
 from mms.inference.stats import ModelStats
-from mms.request import InferenceRequest, InferenceResponse, Result
+from mms.request import InferenceRequest, InferenceResponse, PlainResponse, Result
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Ending:
             if request.cancelled:
                 cancelled += 1
                 continue
-            if type(result) is not InferenceResponse:
+            if type(result) is not PlainResponse and not isinstance(result, InferenceResponse):
                 failed += 1
             try:
                 request.done(result)

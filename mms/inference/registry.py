@@ -41,6 +41,7 @@ class ServedModel:
         self.archive = archive
         self.runtime = runtime
         self.settings = settings
+        self.max_request_size: int | None = settings.max_request_size
         self.startup = startup
         self.pool = pool
         self._dispatcher = Dispatcher(key.name, settings, mode=BatchingMode(batching))
@@ -89,6 +90,7 @@ class ServedModel:
     def configure(self, settings: ModelSettings) -> None:
         """Take live settings: no worker restarts, no request is lost. Worker counts change through `scale` only."""
         self.settings = settings
+        self.max_request_size = settings.max_request_size
         self._dispatcher.configure(settings)
         self.pool.configure(
             batch_size=settings.batch_size,
@@ -132,6 +134,7 @@ class _NotServed:
     def __init__(self, key: ModelKey, reason: str) -> None:
         self.key = key
         self.reason = reason
+        self.max_request_size = None
 
     def submit(self, request: InferenceRequest) -> None:
         """Refuse, with the reason."""
@@ -145,6 +148,7 @@ class _Expected:
 
     def __init__(self, key: ModelKey, wait: float, on_wanted: Callable[[ModelKey], None]) -> None:
         self.key = key
+        self.max_request_size = None
         self._wait = wait
         self._on_wanted = on_wanted
         self._requests: list[InferenceRequest] = []
@@ -245,7 +249,7 @@ class Registry:
     def max_request_size(self, name: str) -> int | None:
         """Most bytes of a body for that model, None where it is not served."""
         entry = self._entries.get(name)
-        return entry.settings.max_request_size if isinstance(entry, ServedModel) else None
+        return None if entry is None else entry.max_request_size
 
     @property
     def in_flight(self) -> int:

@@ -24,7 +24,7 @@ from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
 from mms.metrics.dimension import Dimension
 from mms.metrics.metric import Metric
 from mms.metrics.metrics_store import MetricsStore
-from mms.request import InferenceResponse, Result
+from mms.request import InferenceResponse, PlainResponse, Result
 from mms.service import PredictionException, Service
 from mms.workers.messages import WireRequest, unpack_headers
 from mms.workers.payloads import decode_part, encode_output
@@ -286,7 +286,7 @@ class Model:
                 f"The response of {len(body)} bytes exceeds the max_response_size of {self._max_response_size} bytes."
             )
         if processor.answered_plainly:
-            return InferenceResponse(body)
+            return PlainResponse(body)
         headers = dict(processor.get_response_headers())
         content_type = headers.pop("content-type", None)
         return InferenceResponse(

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
-from mms.request import Header, HeaderList, InferenceRequest, InferenceResponse, Result
+from mms.request import Header, HeaderList, InferenceRequest, InferenceResponse, PlainResponse, Result
 
 LOAD: Final = 1
 BATCH: Final = 2
@@ -39,7 +39,7 @@ _HEAD = struct.Struct("<QB")
 _BATCH = struct.Struct("<QBII")  # length, kind, requests, bytes of metadata
 _RESULTS = struct.Struct("<QBII")  # length, kind, rows, bytes of metric lines
 _ROW = struct.Struct("<BHHHII")  # kind, status, lengths of reason, content type, headers, body
-_RESPONSE, _PREDICTION_FAILED, _TOO_LARGE, _BAD_INPUT = range(4)
+_RESPONSE, _PREDICTION_FAILED, _TOO_LARGE, _BAD_INPUT, _PLAIN = range(5)
 _NO_CONTENT_TYPE = 0xFFFF
 _INLINE = 8192  # a payload up to this many bytes is cheaper copied into the metadata than written on its own
 _JOIN = 65536  # a frame up to this many bytes is cheaper joined than written in pieces
@@ -88,16 +88,19 @@ def encode_batch(requests: Sequence[InferenceRequest], kind: int = BATCH) -> Buf
     size = 0
     rows = []
     for request in requests:
-        parts = []
+        headers = request.headers
+        packed = headers.packed if type(headers) is HeaderList else None
+        parts: list[tuple[str, str, bytes | int]] = []
         for part in request.parts:
-            value: bytes | int = part.value
-            length = len(part.value)
+            value = part.value
+            length = len(value)
             if length > _INLINE:
-                tail.append(part.value)
+                tail.append(value)
                 size += length
-                value = length
-            parts.append((part.name, part.content_type, value))
-        rows.append((request.id, _packed(request.headers), parts))
+                parts.append((part.name, part.content_type, length))
+            else:
+                parts.append((part.name, part.content_type, value))
+        rows.append((request.id, _packed(headers) if packed is None else packed, parts))
     metadata = marshal.dumps(rows, _MARSHAL_VERSION)
     length = _BATCH.size + len(metadata)
     head = _BATCH.pack(length + size, kind, len(rows), len(metadata)) + metadata
@@ -125,14 +128,10 @@ def encode_calls(requests: Sequence[InferenceRequest]) -> Buffers:
 
 
 def _packed(headers: Sequence[Header]) -> bytes:
-    if not headers:
-        return b""
+    packed = marshal.dumps(list(headers), _MARSHAL_VERSION) if headers else b""
     if type(headers) is HeaderList:
-        packed = headers.packed
-        if packed is None:
-            packed = headers.packed = marshal.dumps(list(headers), _MARSHAL_VERSION)
-        return packed
-    return marshal.dumps(list(headers), _MARSHAL_VERSION)
+        headers.packed = packed
+    return packed
 
 
 def requests_in(frame: bytes) -> int:
@@ -171,7 +170,11 @@ def encode_results(results: Sequence[Result], metrics: bytes = b"") -> Buffers:
     rows: Buffers = []
     tail: Buffers = []
     for result in results:
-        if type(result) is InferenceResponse:
+        if type(result) is PlainResponse:
+            body = result.body
+            rows.append(_ROW.pack(_PLAIN, 200, 0, _NO_CONTENT_TYPE, 0, len(body)))
+            tail.append(body)
+        elif isinstance(result, InferenceResponse):
             reason = result.reason.encode() if result.reason else b""
             content_type = result.content_type
             kind_bytes = b"" if content_type is None else content_type.encode()
@@ -217,11 +220,11 @@ def decode_results(frame: bytes) -> tuple[list[Result], bytes]:
     if position > len(frame):
         raise FrameError("A results frame is shorter than its table.")
     for kind, status, reason, content_type, headers, body in _ROW.iter_unpack(frame[_RESULTS.size : table_end]):
-        if kind != _RESPONSE:
-            results.append(_error(kind, status, frame[position : position + body].decode("utf-8", "replace")))
+        if kind == _PLAIN:
+            results.append(PlainResponse(frame[position : position + body]))
             position += body
-        elif not reason and content_type == _NO_CONTENT_TYPE and not headers:
-            results.append(InferenceResponse(frame[position : position + body], status))
+        elif kind != _RESPONSE:
+            results.append(_error(kind, status, frame[position : position + body].decode("utf-8", "replace")))
             position += body
         else:
             position = _full_response(frame, position, results, status, reason, content_type, headers, body)
