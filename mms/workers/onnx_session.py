@@ -21,6 +21,7 @@ from mms.workers.handler import LoadOrder
 
 logger = logging.getLogger(__name__)
 
+_CUDA = "CUDAExecutionProvider"
 _KEPT = re.compile(r"[0-9a-f]{64}")
 _GRAPH, _WEIGHTS, _STAMP = "model.onnx", "weights.bin", "stamp.json"
 _WORTH = 1_000_000  # bytes; smaller models load as fast from the source
@@ -29,9 +30,8 @@ _GROWTH = 1.5  # a graph whose folded weights grow beyond this (int8 models) is 
 
 def open_session(model: Path, folder: Path, order: LoadOrder) -> ort.InferenceSession:
     """A session on `model`: on the GPU that the order names where onnxruntime can, else on `threads` of the CPU."""
-    if order.gpu_id is not None and "CUDAExecutionProvider" in ort.get_available_providers():
-        providers = [("CUDAExecutionProvider", {"device_id": order.gpu_id}), "CPUExecutionProvider"]
-        return ort.InferenceSession(str(model), _options(order), providers=providers)
+    if order.gpu_id is not None and _CUDA in ort.get_available_providers():
+        return _gpu_session(model, order, order.gpu_id)
     cache = _cache_folder(model, folder)
     if cache is None:
         return _cpu_session(model, _options(order))
@@ -40,6 +40,20 @@ def open_session(model: Path, folder: Path, order: LoadOrder) -> ort.InferenceSe
         _fill(cache, model, order)
         session = _from_cache(cache, order)
     return session if session is not None else _cpu_session(model, _options(order))
+
+
+def _gpu_session(model: Path, order: LoadOrder, gpu_id: int) -> ort.InferenceSession:
+    """On one GPU; onnxruntime itself falls back to the CPU, without an error, where CUDA's libraries are missing."""
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is not None:
+        preload()  # CUDA and cuDNN as pip installs them lie where the loader does not look
+    providers = [(_CUDA, {"device_id": gpu_id}), "CPUExecutionProvider"]
+    session = ort.InferenceSession(str(model), _options(order), providers=providers)
+    if _CUDA in session.get_providers():
+        logger.info("Model %s runs on GPU %d.", order.model, gpu_id)
+    else:
+        logger.warning("Model %s was given GPU %d, but runs on the CPU: CUDA could not be loaded.", order.model, gpu_id)
+    return session
 
 
 def _cpu_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
