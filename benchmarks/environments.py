@@ -9,7 +9,13 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-_PINS = {"mosec": "mosec==0.9.8", "multi-model-server": "multi-model-server==1.1.11"}
+_PINS = {
+    "mosec": ("mosec==0.9.8",),
+    "multi-model-server": ("multi-model-server==1.1.11",),
+    # Its workers import torch: the smallest that PyPI has for this Python, which is 2.4 GB with what it needs.
+    "torchserve": ("torchserve==0.12.0", "torch-model-archiver==0.12.0", "torch==2.0.1"),
+}
+"""The peer first, then what it needs beside it."""
 
 
 def cache_folder() -> Path:
@@ -25,7 +31,7 @@ class Environment:
         self._folder = cache_folder() / peer
         self.scripts = self._folder / "bin"
         self.python = self.scripts / "python"
-        self._wanted = [_PINS[peer], *(f"{name}=={metadata.version(name)}" for name in ("numpy", "onnxruntime"))]
+        self._wanted = [*_PINS[peer], *(f"{name}=={metadata.version(name)}" for name in ("numpy", "onnxruntime"))]
 
     def ensure(self) -> None:
         """Install what is missing; said on stderr, since it takes a while. Raises SystemExit where it cannot be."""

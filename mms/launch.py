@@ -32,6 +32,8 @@ def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str
     forks = settings.worker_start_method == "forkserver"
     fork_server = launch_fork_server(settings.blacklist_env_vars) if forks else None
 
+    gc.disable()  # while everything is imported, as in __main__
+
     import uvloop
 
     from mms import logging as server_log
@@ -72,6 +74,7 @@ def run_server(config: str | None, flags: Mapping[str, Any], *, config_flag: str
 
     gc.freeze()  # the modules live as long as the process: the collector need not walk them again
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
+    gc.enable()
     if host_metrics is not None:
         host_metrics.start()
     try:

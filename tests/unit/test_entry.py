@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,28 @@ def test_a_boot_imports_nothing_that_its_models_can_answer_without() -> None:
     }
     assert not loaded & {*later, "numpy", "onnxruntime"}
     assert {"sqlalchemy", "uvicorn"} <= loaded  # or the list above would prove nothing
+
+
+def test_garbage_is_collected_again_once_the_command_line_is_imported() -> None:
+    script = "import sys, runpy, gc, atexit; sys.argv = ['mms', '--help']; "
+    script += (
+        "atexit.register(lambda: print('collects:', gc.isenabled())); runpy.run_module('mms', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "collects: True" in done.stdout
+
+
+def test_garbage_is_collected_again_once_a_server_is_imported(tmp_path: Path) -> None:
+    script = f"""
+import gc, mms.server
+async def serve(*_):
+    print("collects:", gc.isenabled())
+    return 0
+mms.server.serve = serve
+from mms.launch import run_server
+run_server(None, {{"data_dir": {str(tmp_path)!r}}})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=60
+    )
+    assert "collects: True" in done.stdout
