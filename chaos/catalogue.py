@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from chaos.faults import disk, files, identities, io_errors, kills, places, postgres, starters, stops, upgrades, workers
+from chaos.faults import (
+    disk,
+    files,
+    identities,
+    io_errors,
+    kills,
+    places,
+    poison,
+    postgres,
+    starters,
+    stops,
+    timings,
+    upgrades,
+    workers,
+)
 from chaos.trial import Fault
 
 FAULTS: tuple[Fault, ...] = (
     *kills.FAULTS,
     *stops.FAULTS,
     *workers.FAULTS,
+    *poison.FAULTS,
     *files.FAULTS,
     *disk.FAULTS,
     *io_errors.FAULTS,
@@ -16,6 +31,7 @@ FAULTS: tuple[Fault, ...] = (
     *identities.FAULTS,
     *upgrades.FAULTS,
     *postgres.FAULTS,
+    *timings.FAULTS,
     *places.FAULTS,
 )
 

@@ -60,9 +60,19 @@ COLUMN: tuple[Row, ...] = (
     ),
     Row(
         "poison models: 5 each",
-        {f"poison-{name}": (5, 0) for name in ("kills-parent", "segfault", "abort", "exit", "hang")},
+        {
+            f"poison-{name}": (5, 0)
+            for each in ("kills-parent", "segfault", "abort", "exit", "hang", "oom")
+            for name in (each, f"predict-{each}")
+        }
+        | {"poison-slow-crash": (5, 0)},
     ),
-    Row("SIGKILL and SIGSTOP of workers under load: 100", {"worker": (100, 0)}),
+    Row(
+        "SIGKILL and SIGSTOP of workers under load: 100",
+        {"worker-kill": (50, 0), "worker-stop": (20, 0), "worker-memory": (10, 0), "worker": (20, 0)},
+    ),
+    Row("recovery time: 30", {"boot-times": (15, 15), "open-again": (0, 30)}),
+    Row("open files flat over 100 restarts", {"leak-workers": (1, 0), "leak-boots": (1, 1)}),
     Row(
         "not in the matrix",
         {

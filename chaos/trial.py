@@ -28,13 +28,16 @@ from chaos.site import Site
 from chaos.story import Story
 from chaos.violation import Violation
 
-LONGEST = 300
+LONGEST = 600
 """Seconds that one trial may take; past them it is an error of the harness."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """Attacks number `first` to `first + count - 1` under way. `environment` is added to every server's."""
+    """Attacks number `first` to `first + count - 1` under way. `environment` is added to every server's.
+
+    `figures` are what the attack under way has measured; they go into its counts.
+    """
 
     fault: str
     store: str
@@ -44,7 +47,7 @@ class Trial:
     folder: Path
     databases: Databases
     environment: Mapping[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    figures: dict[str, int] = field(default_factory=dict)
     held: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
     _histories: list[History] = field(default_factory=list)
     _before: Counter[str] = field(default_factory=Counter)
@@ -81,7 +84,8 @@ class Trial:
         for history in self._histories:
             counts.update(history.counts())
         now = time.monotonic()
-        since = (round(now - self._began, 2), dict(counts - self._before))
+        since = (round(now - self._began, 2), {**(counts - self._before), **self.figures})
+        self.figures.clear()
         self._began, self._before = now, counts
         return since
 
