@@ -249,13 +249,14 @@ def batching(mode: BatchingMode, batch_size: int, max_batch_delay: int) -> Batch
 class SendingAhead:
     """How many calls a worker may hold at once, each of them with a full batch, so that it never idles between two of them.
 
-    A slow handler gains nothing from a batch that already waits at its door, and whatever waits there is lost to workers
-    that come free earlier. A fast one would stand still for most of its time.
+    What waits at a slow handler's door is lost to workers that come free earlier, so its next batch leaves only when it is
+    about to be done: then it still arrives in time. A fast one would stand still for most of its time.
     """
 
     __slots__ = ("_most", "_seconds")
 
-    SLOW = 0.025  # seconds a batch; from here on the gap between two batches is below one per cent
+    SLOW = 0.025  # seconds a batch; from here on a moment is known at which it is about to be done
+    LEAD = 0.004  # seconds before that moment: a large batch is on its way for a millisecond or two, and so late is a timer
     WINDOW = 0.001  # seconds of work at a worker's door: the time that the event loop may need to come back to it
     REQUESTS = 16  # for small batches: at most so many requests ahead
     SINGLES = 32  # the same at batch size 1, where two frames of several calls shall fit
@@ -275,6 +276,11 @@ class SendingAhead:
         self._seconds = seconds if known < 0.0 else known + 0.1 * (seconds - known)
 
     @property
+    def ripe(self) -> float:
+        """Seconds into a turn from which on the next batch may be sent; 0.0 where it may be from the beginning."""
+        return self._seconds - self.LEAD if self._seconds >= self.SLOW else 0.0
+
+    @property
     def longest_turn(self) -> float:
         """Seconds after which a turn is no usual one any more: what is sent ahead then would be stuck behind it."""
         return 2 * self._seconds + self.WINDOW
@@ -283,8 +289,10 @@ class SendingAhead:
     def calls(self) -> int:
         """Most calls in one worker's hands: 1 means that nothing is sent ahead."""
         seconds = self._seconds
-        if seconds < 0.0 or seconds >= self.SLOW:
+        if seconds < 0.0:
             return 1
+        if seconds >= self.SLOW:
+            return 2
         if seconds * self._most <= self.WINDOW:
             return 1 + self._most
         return 1 + math.ceil(self.WINDOW / seconds)

@@ -95,16 +95,21 @@ class Desks:
         self.ahead += ahead - desk.ahead
         desk.ahead = ahead
 
-    def least_loaded(self, most: int, longest_turn: float, now: float) -> Desk | None:
-        """The desk with the fewest calls, below `most`, and none of its turns longer than `longest_turn` so far; or None."""
+    def least_loaded(self, most: int, ripe: float, longest_turn: float, now: float) -> Desk | None:
+        """The desk with the fewest calls, below `most`, whose turn is at least `ripe` and at most `longest_turn` seconds old."""
         least: Desk | None = None
-        since = now - longest_turn
+        since, until = now - longest_turn, now - ripe
         for desk in self._by_worker.values():
             held = desk.calls
-            if held < most and not desk.leaving and desk.turn_began >= since:
+            if held < most and not desk.leaving and since <= desk.turn_began <= until:
                 most = held
                 least = desk
         return least
+
+    def next_ripe(self, ripe: float, now: float) -> float:
+        """When the next turn of a desk with nothing ahead becomes `ripe` seconds old; 0.0 where none will."""
+        moments = [desk.turn_began + ripe for desk in self._by_worker.values() if desk.calls == 1 and not desk.leaving]
+        return min((moment for moment in moments if moment > now), default=0.0)
 
     def set_aside(self, desk: Desk) -> None:
         """Give it no further batch; what it holds is still its own."""

@@ -152,9 +152,12 @@ class Dispatcher:
                     return None
             return free[-1]
         ahead = self._sending_ahead
-        desk = self._desks.least_loaded(ahead.calls, ahead.longest_turn, now)
+        ripe = ahead.ripe
+        desk = self._desks.least_loaded(ahead.calls, ripe, ahead.longest_turn, now)
         if desk is None:
             self._pump_from = NEVER
+            if ripe and len(waiting) >= size and (moment := self._desks.next_ripe(ripe, now)):
+                self._wake_at(moment, now)
         elif len(waiting) < size:
             # Only a full batch is sent ahead: any other may still grow while every worker is busy.
             self._pump_from = size
@@ -163,6 +166,8 @@ class Dispatcher:
 
     def _calls_for(self, desk: Desk) -> int:
         """How many requests of batch size 1 a worker gets in one frame: what it may hold, and no more than its share."""
+        if self._sending_ahead.ripe:
+            return 1
         share = -(-len(self._waiting) // len(self._desks))
         return max(min(share, self._sending_ahead.calls - desk.calls, TOGETHER), 1)
 

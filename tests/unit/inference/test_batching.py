@@ -239,7 +239,7 @@ def test_nothing_is_saved_by_a_handler_that_is_not_known():
         (8, 0.00005, 3),
         (8, 0.005, 2),
         (64, 0.005, 2),
-        (8, 0.05, 1),  # slow: it would gain nothing and lose the choice of the worker
+        (8, 0.05, 2),
     ],
 )
 def test_fast_handlers_get_batches_ahead_and_slow_ones_do_not(batch_size: int, seconds: float, batches: int):
@@ -248,6 +248,8 @@ def test_fast_handlers_get_batches_ahead_and_slow_ones_do_not(batch_size: int, s
     for _ in range(50):
         ahead.answered(seconds)
     assert ahead.calls == batches
+    ripe = seconds - 0.004 if seconds > 0.025 else 0.0
+    assert ahead.ripe == pytest.approx(ripe), "a slow one gets its next batch when it is about to be done"
 
 
 def test_a_model_waits_as_the_original_does_until_there_is_something_to_learn_from():

@@ -9,7 +9,7 @@ from mms.errors import DeadlineExceeded, WorkerDied
 from mms.inference.batching import BatchingMode
 from mms.inference.dispatcher import Dispatcher
 from mms.request import Batch, InferenceResponse
-from tests.unit.inference.building import SETTINGS, Asked
+from tests.unit.inference.building import SETTINGS, Asked, until
 
 
 class Hands:
@@ -78,14 +78,29 @@ async def test_only_a_full_batch_is_sent_ahead_and_as_soon_as_it_is_full():
     scene.dispatcher.close()
 
 
-async def test_nothing_is_sent_ahead_to_a_slow_handler():
+async def test_a_slow_handler_gets_its_next_batch_when_it_is_about_to_be_done():
+    """Earlier, the batch would be lost to a worker that comes free before; later, the worker would stand still."""
     scene = Scene()
     await scene.submit(1)
-    scene.now += 0.1
+    scene.now += 0.03
     scene.workers[0].answer()
     await scene.submit(3)
     assert scene.workers[0].sizes == [1]
     assert scene.dispatcher.depth == 2
+    scene.now += 0.027
+    await until(lambda: scene.workers[0].sizes == [1, 1])
+    scene.dispatcher.close()
+
+
+async def test_a_slow_handler_that_should_have_been_back_long_ago_gets_nothing_more():
+    scene = Scene()
+    await scene.submit(1)
+    scene.now += 0.03
+    scene.workers[0].answer()
+    await scene.submit(2)
+    scene.now += 0.2
+    await until(lambda: scene.dispatcher._hold_timer is None)
+    assert scene.workers[0].sizes == [1]
     scene.dispatcher.close()
 
 
