@@ -16,8 +16,9 @@ CORPUS = SHARED if (SHARED / "run.py").is_file() else HERE / "corpus"
 SCENARIOS = sorted(str(path.relative_to(CORPUS / "cases").with_suffix("")) for path in CORPUS.glob("cases/**/*.yaml"))
 SERVER = Path(sys.executable).parent / "multi-model-server"
 
-UNSATISFIABLE = {
-    # what is wanted names two members of a description, but bodies are compared whole: no description can be that
+NAMES_PARTS = {
+    # What is wanted names two members of a description. Only what is named counts, says the corpus, but its runner compares
+    # bodies whole, and no description can be that: what is named has to be right, and nothing else may be the matter.
     ("open/08-scale", "described-not-integer"),
 }
 
@@ -63,6 +64,8 @@ def test_answers_are_those_of_the_original(scenario: str, tmp_path: Path) -> Non
 
     assert report.is_file(), run.stdout + run.stderr
     steps = json.loads(report.read_text())
-    failed = {(step["scenario"], step["step"]) for step in steps if step["problems"]}
     assert steps
-    assert failed == {known for known in UNSATISFIABLE if known[0] == scenario}, run.stdout
+    for step in steps:
+        named = (step["scenario"], step["step"]) in NAMES_PARTS
+        problems = [text for text in step["problems"] if not (named and ": not wanted: " in text)]
+        assert not problems, run.stdout
