@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from chaos import crash_points, mutations, power_cuts
+from chaos import block_cuts, crash_points, mutations, power_cuts
 from chaos.catalogue import FAULTS, chosen
 from chaos.column import POSTGRES, SQLITE
 from chaos.jobs import Jobs
@@ -22,6 +22,7 @@ from chaos.trial import Fault, Verdict
 
 QUICK_POINTS = 16
 """Crash points of each scenario in a quick run, drawn with the seed; a full one takes them all."""
+QUICK_CUTS = 4
 MOST_JOBS = 30
 
 
@@ -122,12 +123,18 @@ def print_verdict(verdict: Verdict) -> None:
 
 
 def run_points(report: Report, *, quick: bool) -> None:
-    """The exact crash points, scenario by scenario."""
+    """The exact crash points and the power cuts, scenario by scenario."""
     results = report.results
-    if why := crash_points.missing():
-        report.not_run["exact crash points"] = why
-        return
+    if why := block_cuts.missing():
+        report.not_run[block_cuts.WHAT] = why
+    if lacking := crash_points.missing():
+        report.not_run[f"{crash_points.WHAT}; {power_cuts.WHAT}"] = lacking
     for scenario in crash_points.SCENARIOS:
+        if not why and not results.walked(block_cuts.WHAT, scenario):
+            most = QUICK_CUTS if quick else None
+            _told(block_cuts.cut(scenario, f"{results.seed}/{scenario}", most), results)
+        if lacking:
+            continue
         if not quick and not results.walked(power_cuts.WHAT, scenario):
             _told(power_cuts.cut(scenario), results)
         if not results.walked(crash_points.WHAT, scenario):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos import crash_points, power_cuts
+from chaos import block_cuts, crash_points, power_cuts
 from chaos.catalogue import BY_NAME
 from chaos.column import POSTGRES, SQLITE
 from chaos.database import Databases
@@ -232,7 +232,11 @@ def _by_power_cuts(environment: dict[str, str]) -> tuple[str, str]:
     if power_cuts.missing():
         return "", "a power cut is needed to show it: " + power_cuts.missing()
     found = power_cuts.cut("replay", environment)
-    return ("power cuts", _one_line(found.violations[0])) if found.violations else ("", "")
+    by = [found.what] if found.violations else []
+    if not block_cuts.missing():
+        of_disk = block_cuts.cut("replay", "mutation", POINTS, environment)
+        by += [of_disk.what] if of_disk.violations else []
+    return ", ".join(by), _one_line(found.violations[0]) if found.violations else ""
 
 
 def _one_line(text: str) -> str:
