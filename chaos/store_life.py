@@ -63,8 +63,10 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 
 def config(folder: Path) -> StoreConfig:
-    """An SQLite store and its witness in one folder."""
-    return StoreConfig(url=f"sqlite:///{folder}/store.db", server_id="default", data_dir=folder)
+    """An SQLite store and its witness in one folder; its journal is packed soon, so that each life comes by that."""
+    return StoreConfig(
+        url=f"sqlite:///{folder}/store.db", server_id="default", data_dir=folder, journal_loose=1, journal_segment=2
+    )
 
 
 def prepare(scenario: Scenario, folder: Path) -> None:
@@ -111,6 +113,8 @@ async def _live(
             )
             await store.finish(begun, ChangeOutcome.DONE, {"status": 200}, after)  # type: ignore[arg-type]
             say("finished")
+            await store.pack()
+            say("packed")
         if end == "clean":
             await store.advance(IncarnationState.STOPPING, "stop")
             say("stopping")
@@ -145,6 +149,9 @@ async def _judge(scenario: Scenario, folder: Path, said: Sequence[str]) -> list[
     try:
         incarnation, decision, facts = await store.claim(partial(decide, options=BootOptions()), _WHO, ())
         rows = {row.key.name: (row.state.value, row.overrides["batch_size"]) for row in await store.snapshot()}
+        numbers = [entry.seq for entry in await store.journal(limit=1000)]
+        if numbers != list(range(1, store.last_seq + 1)):
+            return [f"the journal reaches number {store.last_seq} and has the entries {numbers}"]
     finally:
         await store.close()
     lives = len(scenario.before)

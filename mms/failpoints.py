@@ -31,6 +31,7 @@ class Holds(StrEnum):
     PRESENT = "the change holds"
     DIRTY = "the stop did not count: the next boot replays"
     CLEAN = "the stop was clean: the next boot is a manifest boot"
+    SAME = "nothing that anyone asked for differs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ TABLE: tuple[Failpoint, ...] = (
     Failpoint("register.failed", "failure", Holds.ABSENT, "the load failed, the compensation is not written"),
     *_of_commit("finish", "change", "the outcome", Holds.PRESENT, Holds.PRESENT),
     Failpoint("change.answering", "change", Holds.PRESENT, "all is recorded, the answer is not sent"),
+    # upkeep
+    *_of_commit("pack", "upkeep", "older journal entries, packed into a segment", Holds.SAME, Holds.SAME),
     # a stop
     Failpoint("stop.begun", "stop", Holds.DIRTY, "the signal has come, nothing is written"),
     *_of_commit("stopping", "stop", "the step to STOPPING", Holds.DIRTY, Holds.DIRTY),
@@ -133,6 +136,11 @@ def arm(spec: str) -> Callable[[str], None]:
             raise FailpointReached(name)
 
     return act
+
+
+def armed(operation: str) -> bool:
+    """Whether a test waits for a place of a rare operation, whose name begins so."""
+    return any(each.startswith(f"{operation}.") for each in os.environ.get(VARIABLE, "").split(","))
 
 
 def _nothing(name: str) -> None:

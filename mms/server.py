@@ -11,8 +11,8 @@ from functools import partial
 from mms.archive.model_archive import ModelArchive
 from mms.config.resolve import ServerSettings
 from mms.config.sources import ConfigSources
-from mms.errors import NotCommitted, StoreDamaged, StoreUnreachable
-from mms.failpoints import reached
+from mms.errors import NotCommitted, OutcomeUnknown, StoreDamaged, StoreUnreachable
+from mms.failpoints import armed, reached
 from mms.gate import Gate
 from mms.identity import process_identity
 from mms.inference.registry import Registry
@@ -31,6 +31,11 @@ from mms.store.store import Store, StoreConfig
 from mms.workers.leftovers import sweep_leftovers
 
 logger = logging.getLogger(__name__)
+
+PACK_EVERY = 0.5
+"""Seconds between two looks at the journal: also a store of an older version, with all its entries to pack, gets done."""
+FEW_ENTRIES = {"journal_loose": 4, "journal_segment": 4}
+"""What is packed where a crash in a packing is wanted: such a test does not wait for some hundred changes."""
 
 
 class Server:
@@ -78,12 +83,12 @@ class Server:
             return await shutdown.interrupt(boot, self._stop_reason)
         boot.result()  # a boot that failed ends the server, dirty
         heartbeat = asyncio.create_task(self._heartbeat())
-        verification = asyncio.create_task(self._verify_older())
+        packing = asyncio.create_task(self._pack_journal())
         await asyncio.wait((heartbeat, stop), return_when=asyncio.FIRST_COMPLETED)
         if heartbeat.done():
             heartbeat.result()  # it never ends by itself: a defect, and the server ends with it, dirty
         heartbeat.cancel()
-        verification.cancel()
+        packing.cancel()
         return await shutdown.run(self._stop_reason, self._hurry)
 
     def _on_signal(self, number: int) -> None:
@@ -182,14 +187,6 @@ class Server:
             replay_wait=self._settings.replay_wait,
         )
 
-    async def _verify_older(self) -> None:
-        """A boot believes only the newest of a long journal and reads no more of it; the rest is verified beside the work."""
-        try:
-            for finding in await self._store.verify_older():
-                logger.error("The store was changed behind the server's back: %s", finding)
-        except NotCommitted as error:
-            logger.warning("The older journal entries are not verified: %s", error.message)
-
     # --- while running -----------------------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
@@ -210,6 +207,21 @@ class Server:
                 self._gate.close("Another server has taken the store; this one is ending.")
                 self._stop_reason = "fenced"
                 self._stop.set()
+
+    async def _pack_journal(self) -> None:
+        """Some older entries at a time, so that neither a boot nor a change feels how long the journal is."""
+        told = ""
+        while True:
+            await asyncio.sleep(PACK_EVERY)
+            try:
+                await self._store.pack()
+            except (NotCommitted, OutcomeUnknown) as error:
+                if error.message != told:
+                    logger.warning("The journal is not packed at the moment: %s", error.message)
+                told = error.message
+            except Exception:  # of upkeep: what was asked of the server does not depend on it
+                logger.exception("The journal is not packed any more before a restart")
+                return
 
     def _shutdown(self) -> Shutdown:
         return Shutdown(
@@ -247,6 +259,7 @@ async def _open_store(settings: ServerSettings, options: BootOptions) -> Store:
         clean_start=options.clean_start,
         journal_keep_days=settings.journal_keep_days,
         journal_keep_entries=settings.journal_keep_entries,
+        **(FEW_ENTRIES if armed("pack") else {}),
     )
     try:
         return await Store.open(config)

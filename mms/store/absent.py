@@ -92,6 +92,9 @@ class AbsentStore(Store):
     async def heartbeat(self, requests_seen: Mapping[ModelKey, int]) -> None:
         """There is no row to touch."""
 
+    async def pack(self) -> None:
+        """There is nothing to pack."""
+
     async def journal(self, *, model: str | None = None, after: int = 0, limit: int = 100) -> list[JournalEntry]:
         """Refused: an empty journal would be a lie."""
         self._refuse()
@@ -105,10 +108,6 @@ class AbsentStore(Store):
     async def incarnations(self, limit: int = 100) -> list[Incarnation]:
         """Refused."""
         self._refuse()
-
-    async def verify_older(self) -> list[str]:
-        """There is nothing to verify."""
-        return []
 
     async def referenced_digests(self) -> set[str]:
         """Refused: what is named is not known, so nothing may be swept."""

@@ -22,3 +22,7 @@ class StoreConfig:
     # Retention never removes an entry that is younger than this, nor one of the newest so many.
     journal_keep_days: float = 90.0
     journal_keep_entries: int = 100_000
+    # Not options: the newest so many entries stay rows of their own, older ones are packed so many into a segment.
+    # Measured: a boot verifies an entry that is not packed in 0.06 ms, and a segment is packed in 20 ms.
+    journal_loose: int = 100
+    journal_segment: int = 200

@@ -1,4 +1,7 @@
-"""The journal table: every change with its images before and after, its outcome and the stored answer."""
+"""The journal: every change with its images before and after, its outcome and the stored answer; loose rows and packed ones.
+
+New entries are rows of the journal table; settled, older ones lie in segments. Whoever reads sees no difference.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, insert, select, update
 
 from mms.records import Begun, ChangeOutcome, JournalEntry, ModelKey, Operation, Registration
-from mms.store import images
+from mms.store import images, segments
 from mms.store.database import Transaction
 from mms.store.images import clean
 from mms.store.seal import sealed
@@ -56,7 +59,10 @@ def close(
 def get(tx: Transaction, server_id: str, seq: int) -> Entry | None:
     """One entry."""
     row = tx.execute(select(journal).where(*_one(server_id, seq))).mappings().one_or_none()
-    return None if row is None else _entry(row)
+    if row is not None:
+        return _entry(row)
+    head = segments.holding(tx, server_id, seq)
+    return next(map(_entry, segments.entries(tx, server_id, head, {seq})), None) if head else None
 
 
 def by_key(tx: Transaction, server_id: str, generation: int, idempotency_key: str) -> JournalEntry | None:
@@ -66,12 +72,14 @@ def by_key(tx: Transaction, server_id: str, generation: int, idempotency_key: st
         journal.c.generation == generation,
         journal.c.idempotency_key == idempotency_key,
     )
-    row = tx.execute(select(journal).where(*where).order_by(journal.c.seq.desc()).limit(1)).mappings().one_or_none()
+    loose = tx.execute(select(journal).where(*where).order_by(journal.c.seq.desc()).limit(1)).mappings().one_or_none()
+    beyond = loose["seq"] if loose else 0  # a loose one is nearly always newer than every packed one
+    row = segments.by_key(tx, server_id, generation, idempotency_key, beyond=beyond) or loose
     return None if row is None else _entry(row).entry
 
 
 def pending(tx: Transaction, server_id: str, generation: int) -> list[Entry]:
-    """Entries of a generation that have no outcome, by seq."""
+    """Entries of a generation that have no outcome, by seq; they are never packed."""
     where = (
         journal.c.server_id == server_id,
         journal.c.outcome == ChangeOutcome.PENDING.value,
@@ -83,13 +91,24 @@ def pending(tx: Transaction, server_id: str, generation: int) -> list[Entry]:
     return sorted(found, key=lambda found: found.entry.seq)
 
 
-def read(tx: Transaction, server_id: str, *, model: str | None, after: int, limit: int) -> list[JournalEntry]:
-    """Entries with seq > `after`, ascending."""
+def read(
+    tx: Transaction, server_id: str, *, model: str | None, after: int, limit: int
+) -> tuple[list[JournalEntry], int | None]:
+    """Entries with seq > `after`, ascending, and the number to go on after; None where there are no more.
+
+    Few segments are opened at once: there may be fewer than `limit`, even none, and yet more to come.
+    """
+    packed, reached = segments.after(tx, server_id, model, after, limit)
     where = [journal.c.server_id == server_id, journal.c.seq > after]
     if model is not None:
         where.append(journal.c.name == model)
-    found = tx.execute(select(journal).where(*where).order_by(journal.c.seq).limit(limit)).mappings()
-    return [_entry(row).entry for row in found]
+    if reached is not None:
+        where.append(journal.c.seq <= reached)
+    loose = tx.execute(select(journal).where(*where).order_by(journal.c.seq).limit(limit)).mappings()
+    rows = sorted([*packed, *loose], key=lambda row: int(row["seq"]))[:limit]
+    if len(rows) == limit:
+        reached = rows[-1]["seq"] if rows else after
+    return [_entry(row).entry for row in rows], reached
 
 
 def image_before(tx: Transaction, server_id: str, failed: Entry) -> Registration | None:
@@ -106,7 +125,8 @@ def image_before(tx: Transaction, server_id: str, failed: Entry) -> Registration
 def digests(tx: Transaction, server_id: str) -> set[str]:
     """SHA-256 of every archive that an entry names whose change did not fail."""
     where = (journal.c.server_id == server_id, journal.c.outcome != ChangeOutcome.FAILED.value)
-    return {found for found in tx.execute(select(journal.c.sha256).where(*where).distinct()).scalars() if found}
+    loose = {found for found in tx.execute(select(journal.c.sha256).where(*where).distinct()).scalars() if found}
+    return loose | segments.archives(tx, server_id)
 
 
 def _one(server_id: str, seq: int) -> tuple[ColumnElement[bool], ...]:

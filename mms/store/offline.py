@@ -47,7 +47,7 @@ def verify(config: StoreConfig) -> list[str]:
         schema = upgrade.inspect(tx)
         if schema is not Schema.CURRENT:
             return [f"the schema is {schema} (revision {upgrade.current(tx)}, this version has {upgrade.head()})"]
-        found += verification.findings(tx, config.server_id)
+        found += verification.with_pages(tx, config.server_id, within=True)
         mark = meta.read_mark(tx, config.server_id)
     seen = reading.mark
     if seen is None and mark is not None:
@@ -96,9 +96,14 @@ def incarnations(config: StoreConfig, limit: int = 100) -> list[Incarnation]:
 
 
 def journal(config: StoreConfig, *, model: str | None = None, after: int = 0, limit: int = 100) -> list[JournalEntry]:
-    """Entries with seq > after, ascending."""
+    """Entries with seq > after, ascending. Raises NotCommitted for a segment that is not what was written."""
+    found: list[JournalEntry] = []
     with reader(config) as tx:
-        return entries.read(tx, config.server_id, model=model, after=after, limit=limit)
+        reached: int | None = after
+        while reached is not None and len(found) < limit:
+            more, reached = entries.read(tx, config.server_id, model=model, after=reached, limit=limit - len(found))
+            found += more
+    return found
 
 
 def registrations(config: StoreConfig, generation: int | None = None) -> list[Registration]:

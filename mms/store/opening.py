@@ -24,6 +24,9 @@ from mms.store.witness import Mark, Reading, Witness, sync_folder
 
 logger = logging.getLogger(__name__)
 
+MANY_LOOSE = 5000
+"""Journal entries of their own that are felt at a boot, which verifies them one by one: then it says what it waits for."""
+
 
 @dataclass(slots=True)
 class Opened:
@@ -225,7 +228,13 @@ class _Opening:
                 raise self._damaged("; ".join(found[:3]))
 
     def _check_rows(self, tx: Transaction) -> None:
-        found = verification.findings(tx, self.config.server_id, newest=verification.AT_BOOT)
+        loose = verification.loose_entries(tx, self.config.server_id)
+        if loose > MANY_LOOSE:
+            logger.warning(
+                "Verifying %d journal entries that are not packed yet, as after an upgrade: that takes some seconds. "
+                "The server packs them while it runs.", loose
+            )  # fmt: skip
+        found = verification.findings(tx, self.config.server_id)
         if found:
             more = f" (and {len(found) - 1} more; `mms store verify` lists them)" if len(found) > 1 else ""
             raise self._damaged(found[0] + more)

@@ -13,13 +13,20 @@ from sqlalchemy import RowMapping, Table
 
 UNSEALED = frozenset({"row_sha256", "requests_seen", "heartbeat_at"})
 """What the heartbeat writes is outside of the hash: nothing is decided by it, and its loss is no loss."""
+OUTSIDE = "outside_seal"
+"""Key of a table's `info`: the columns of it that are outside as well."""
+
+
+def canonical(table: Table, values: Mapping[str, Any]) -> bytes:
+    """A row's content as JSON, always in the same bytes. Absent and null are the same: a later nullable column changes no old hash."""
+    outside = UNSEALED | table.info.get(OUTSIDE, frozenset())
+    content = {name: _plain(value) for name, value in values.items() if name not in outside and value is not None}
+    return json.dumps([table.name, content], sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def digest(table: Table, values: Mapping[str, Any]) -> str:
-    """SHA-256 of a row's canonical content. Absent and null are the same: a later nullable column changes no old hash."""
-    content = {name: _plain(value) for name, value in values.items() if name not in UNSEALED and value is not None}
-    text = json.dumps([table.name, content], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 of a row's canonical content."""
+    return hashlib.sha256(canonical(table, values)).hexdigest()
 
 
 def sealed(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,6 +42,8 @@ def intact(table: Table, row: RowMapping) -> bool:
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="microseconds")
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

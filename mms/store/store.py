@@ -43,8 +43,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-VERIFY_PAUSE = 0.1  # seconds between two looks at older entries: changes must not feel them
-
 CALL_LIMIT = 6.0
 """Seconds until a call is cut off that Postgres does not answer; its own statement_timeout (5 s) comes first."""
 CUT_AGAIN = 1.5
@@ -170,9 +168,24 @@ class Store:
         except (NotCommitted, OutcomeUnknown) as error:
             logger.debug("No heartbeat: %s", error.message)
 
+    async def pack(self) -> None:
+        """Move the oldest settled entries of the journal into one segment, where there are enough of them: about 20 ms.
+
+        Raises NotCommitted where the store did not take it, and Altered (one of these) where one of them was changed.
+        """
+        await self._call(self._verbs.pack)
+
     async def journal(self, *, model: str | None = None, after: int = 0, limit: int = 100) -> list[JournalEntry]:
-        """Entries with seq > after, ascending."""
-        return await self._call(partial(self._verbs.journal, model, after, limit))
+        """Entries with seq > after, ascending. Raises NotCommitted, also for older ones that are not what was written.
+
+        Of older ones only some are unpacked at once, and changes take their turn in between.
+        """
+        found: list[JournalEntry] = []
+        reached: int | None = after
+        while reached is not None and len(found) < limit:
+            more, reached = await self._call(partial(self._verbs.journal, model, reached, limit - len(found)))
+            found += more
+        return found
 
     async def snapshot_at(
         self, *, seq: int | None = None, generation: int | None = None, before: datetime | None = None
@@ -186,19 +199,6 @@ class Store:
     async def incarnations(self, limit: int = 100) -> list[Incarnation]:
         """Newest first."""
         return await self._call(partial(self._verbs.incarnations, limit))
-
-    async def verify_older(self) -> list[str]:
-        """Verify the journal entries that opening left out, some at a time between other work; one sentence for each finding.
-
-        Raises NotCommitted where the store goes away meanwhile.
-        """
-        found: list[str] = []
-        below: int | None = None
-        while below != 0:
-            more, below = await self._call(partial(self._verbs.older_entries, below))
-            found += more
-            await asyncio.sleep(VERIFY_PAUSE)
-        return found
 
     async def referenced_digests(self) -> set[str]:
         """SHA-256 of every archive that a restorable registration names: what the archive sweep must keep."""

@@ -26,7 +26,7 @@ from mms.records import (
     Replayed,
     StoreHealth,
 )
-from mms.store import attempts, backup, changes, history, incarnations, journal, meta, snapshot, verification
+from mms.store import attempts, backup, changes, history, incarnations, journal, meta, packing, retention, snapshot
 from mms.store.changes import Life
 from mms.store.config import StoreConfig
 from mms.store.counts import StoreCounts
@@ -56,6 +56,7 @@ class Verbs:
         self._working_on: dict[int, Change] = {}
         self._requests_saved: dict[ModelKey, int] = {}
         self._retained_at: float | None = None
+        self._packs_from = 0
 
     # --- what is known without asking -------------------------------------------------------------------------------
 
@@ -233,12 +234,13 @@ class Verbs:
         self._retained_at = time.monotonic()
 
         def work(tx: Transaction, found: Meta) -> tuple[None, Meta]:
-            horizon = history.prune(
+            horizon = retention.prune(
                 tx,
                 self._server,
                 found,
                 keep_entries=self._config.journal_keep_entries,
-                older_than=history.keep_from(now(tx), self._config.journal_keep_days),
+                older_than=retention.keep_from(now(tx), self._config.journal_keep_days),
+                segment_size=self._config.journal_segment,
             )
             gone = incarnations.prune(tx, self._server, keep=KEPT_INCARNATIONS, current=self._epoch)
             gone += attempts.prune(tx, self._server, before_epoch=self._epoch)
@@ -247,6 +249,21 @@ class Verbs:
             return None, counted(found, pruned_seq=horizon)
 
         self._durable(work)
+
+    def pack(self) -> None:
+        """See `Store.pack`."""
+        if not self._epoch or self.last_seq < self._packs_from:
+            return
+
+        def work(tx: Transaction, found: Meta) -> tuple[int, Meta]:
+            loose, size = self._config.journal_loose, self._config.journal_segment
+            missing = packing.pack_oldest(tx, self._server, found.last_seq, loose=loose, size=size)
+            if missing:
+                raise Answer(missing)
+            return 0, counted(found)
+
+        # Not looked at again before as many more entries could have become old.
+        self._packs_from = self.last_seq + self._durable(work, place="pack")
 
     def revive(self) -> bool:
         """One probe of a store that is away; True where no further one is needed."""
@@ -262,8 +279,8 @@ class Verbs:
         """See `Store.snapshot`."""
         return self._read(lambda tx: snapshot.rows(tx, self._server, generation or self.generation))
 
-    def journal(self, model: str | None, after: int, limit: int) -> list[JournalEntry]:
-        """See `Store.journal`."""
+    def journal(self, model: str | None, after: int, limit: int) -> tuple[list[JournalEntry], int | None]:
+        """See `journal.read`."""
         return self._read(lambda tx: journal.read(tx, self._server, model=model, after=after, limit=limit))
 
     def snapshot_at(self, seq: int | None, generation: int | None, before: datetime | None) -> list[Registration]:
@@ -280,10 +297,6 @@ class Verbs:
     def incarnations(self, limit: int) -> list[Incarnation]:
         """See `Store.incarnations`."""
         return self._read(lambda tx: incarnations.recent(tx, self._server, limit))
-
-    def older_entries(self, below: int | None) -> tuple[list[str], int]:
-        """See `verification.older_entries`."""
-        return self._read(lambda tx: verification.older_entries(tx, self._server, below))
 
     def referenced_digests(self) -> set[str]:
         """See `Store.referenced_digests`."""

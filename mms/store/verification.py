@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import RowMapping, Table, func, inspect, or_, select, text
+from sqlalchemy import RowMapping, Table, func, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
-from mms.records import ChangeOutcome
-from mms.store import meta
+from mms.store import meta, segment, segments
 from mms.store.database import Transaction
 from mms.store.seal import intact
-from mms.store.tables import incarnation, journal, load_attempt, metadata, registration, store_meta
+from mms.store.tables import (
+    incarnation,
+    journal,
+    journal_segment,
+    load_attempt,
+    metadata,
+    registration,
+    store_meta,
+)
 from mms.store.trouble import Kind, classify
 
 MOST_FINDINGS = 20
-
-AT_BOOT = 1000
-"""Journal entries that a boot looks at, the newest, and every pending one: it believes no older, and their number must not be felt."""
-
-OLDER_AT_ONCE = 20
-"""Entries that are verified in one go beside the work: about two milliseconds in which no change is taken."""
 
 _NAMED_BY = {
     store_meta: ("server_id",),
@@ -28,38 +29,42 @@ _NAMED_BY = {
     registration: ("generation", "name", "version"),
     load_attempt: ("epoch", "name", "version"),
     journal: ("seq",),
+    journal_segment: ("first_seq", "last_seq"),
 }
 
 
-def findings(tx: Transaction, server_id: str, *, newest: int | None = None) -> list[str]:
+def findings(tx: Transaction, server_id: str, *, within: bool = False) -> list[str]:
     """Everything that is wrong with one server's rows, at most MOST_FINDINGS, one sentence each; empty: the store is whole.
 
-    With `newest`, only so many closed journal entries are read, and the database's own check is left to `pages`.
-    Raises what the database raises where that says nothing about the content (it went away).
+    Every row is compared with its hash, a journal segment's over all that it holds; `within` also unpacks the segments and
+    compares each entry. Raises what the database raises where that says nothing about the content (it went away).
     """
     found: list[str] = []
-    for finding in _findings(tx, server_id, newest):
+    for finding in _findings(tx, server_id, within):
         found.append(finding)
         if len(found) == MOST_FINDINGS:
             break
     return found
 
 
-def _findings(tx: Transaction, server_id: str, newest: int | None) -> Iterator[str]:
-    if tx.dialect.name == "sqlite" and newest is None:
-        try:
-            for line in pages(tx, quick=False):
-                yield f"SQLite: {line}"
-        except SQLAlchemyError as error:
-            yield _unreadable("the database", error)
-            return
+def with_pages(tx: Transaction, server_id: str, *, within: bool = False) -> list[str]:
+    """What `findings` finds, and on SQLite before it what the database's own full check does."""
+    try:
+        found = [f"SQLite: {line}" for line in pages(tx, quick=False)] if tx.dialect.name == "sqlite" else []
+    except SQLAlchemyError as error:
+        return [_unreadable("the database", error)]
+    return [*found, *findings(tx, server_id, within=within)][:MOST_FINDINGS]
+
+
+def _findings(tx: Transaction, server_id: str, within: bool) -> Iterator[str]:
     readable = True
     for table in metadata.sorted_tables:
-        for finding in _altered(tx, table, server_id, newest):
+        for finding in _altered(tx, table, server_id, within):
             readable = False
             yield finding
     if readable:
         yield from _numbers(tx, server_id)
+        yield from _overlaps(tx, server_id)
 
 
 def pages(tx: Transaction, *, quick: bool) -> list[str]:
@@ -73,20 +78,9 @@ def pages(tx: Transaction, *, quick: bool) -> list[str]:
     return [str(line) for line in lines if line != "ok"]
 
 
-def older_entries(tx: Transaction, server_id: str, below: int | None) -> tuple[list[str], int]:
-    """The entries that a boot leaves out, a few at a time from the newest down: what is wrong with them, and where to go on.
-
-    `below` is the number that the last call gave back, None for the first; 0 means that there are no more.
-    """
-    numbers = select(journal.c.seq).where(journal.c.server_id == server_id).order_by(journal.c.seq.desc())
-    if below is None:
-        below = tx.execute(numbers.offset(AT_BOOT - 1).limit(1)).scalar()
-    if not below:
-        return [], 0
-    statement = select(journal).where(journal.c.server_id == server_id, journal.c.seq < below)
-    read = list(tx.execute(statement.order_by(journal.c.seq.desc()).limit(OLDER_AT_ONCE)).mappings())
-    found = [_not_as_written(journal, row) for row in read if not intact(journal, row)]
-    return found, int(read[-1]["seq"]) if len(read) == OLDER_AT_ONCE else 0
+def loose_entries(tx: Transaction, server_id: str) -> int:
+    """How many journal entries are not packed: what a boot verifies one by one."""
+    return tx.execute(select(func.count()).where(journal.c.server_id == server_id)).scalar_one()
 
 
 def _not_as_written(table: Table, row: RowMapping) -> str:
@@ -94,16 +88,14 @@ def _not_as_written(table: Table, row: RowMapping) -> str:
     return f"table {table.name}, {name}: the row is not what was written (its SHA-256 differs)"
 
 
-def _altered(tx: Transaction, table: Table, server_id: str, newest: int | None) -> Iterator[str]:
+def _altered(tx: Transaction, table: Table, server_id: str, within: bool) -> Iterator[str]:
     statement = select(table).where(table.c.server_id == server_id)
-    if table is journal and newest is not None:
-        last = select(func.max(journal.c.seq)).where(journal.c.server_id == server_id).scalar_subquery()
-        pending = journal.c.outcome == ChangeOutcome.PENDING.value
-        statement = statement.where(or_(journal.c.seq > last - newest, pending))
     try:
         for row in tx.execute(statement).mappings():
             if not intact(table, row):
                 yield _not_as_written(table, row)
+            elif within and table is journal_segment:
+                yield from segment.contradictions(row)
     except (SQLAlchemyError, ValueError, TypeError, AttributeError) as error:
         yield _unreadable(f"table {table.name}", error)
 
@@ -122,7 +114,7 @@ def _numbers(tx: Transaction, server_id: str) -> Iterator[str]:
     """The row of store_meta against what the other tables hold."""
     own = meta.read(tx, server_id)
     if own is None:
-        for table in (incarnation, registration, journal):
+        for table in (incarnation, registration, journal, journal_segment):
             if tx.execute(select(func.count()).select_from(table).where(table.c.server_id == server_id)).scalar_one():
                 yield f"table {table.name} has rows of server {server_id}, but table store_meta has none"
         return
@@ -134,7 +126,25 @@ def _numbers(tx: Transaction, server_id: str) -> Iterator[str]:
     ).first()
     if newest is None or tuple(newest) != (own.epoch, own.generation):
         yield f"store_meta is at epoch {own.epoch}, generation {own.generation}; the newest incarnation is {newest}"
-    for table in (registration, journal):
-        top = tx.execute(select(func.max(table.c.seq)).where(table.c.server_id == server_id)).scalar() or 0
+    for numbers in (registration.c.seq, journal.c.seq, journal_segment.c.last_seq):
+        table = numbers.table
+        top = tx.execute(select(func.max(numbers)).where(table.c.server_id == server_id)).scalar() or 0
         if top > own.last_seq:
             yield f"table {table.name} reaches journal number {top}, store_meta only {own.last_seq}"
+
+
+def _overlaps(tx: Transaction, server_id: str) -> Iterator[str]:
+    """An entry is in one place only: in a row of its own or in one segment."""
+    own = journal_segment.c.server_id == server_id
+    ranges = select(journal_segment.c.first_seq, journal_segment.c.last_seq).where(own)
+    packed_to = 0
+    for first, last in tx.execute(ranges.order_by(journal_segment.c.first_seq)):
+        if first <= packed_to or last < first:
+            yield f"table journal_segment: the segment {first} to {last} overlaps the one before it, which ends at {packed_to}"
+        packed_to = last
+    # The few that had no outcome when what surrounds them was packed.
+    between = select(journal.c.seq).where(journal.c.server_id == server_id, journal.c.seq <= packed_to)
+    for seq in tx.execute(between.order_by(journal.c.seq)).scalars().all():
+        head = segments.holding(tx, server_id, seq)
+        if head is not None and seq in head.seqs:
+            yield f"journal entry {seq} is there twice: in table journal and in the {head.what}"

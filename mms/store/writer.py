@@ -267,7 +267,7 @@ class Writer:
         self._database.empty_log()
         with self._database.transaction(read_only=True) as tx:
             if self._database.location.sqlite:
-                found = verification.findings(tx, self.server_id)
+                found = verification.with_pages(tx, self.server_id)
                 if found:
                     self._stop_writing(found[0])
             return meta.read(tx, self.server_id, lock=True)

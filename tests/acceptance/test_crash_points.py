@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ ON_POSTGRES = (
     "begin.after_commit",
     "finish.before_commit",
     "clean.after_commit",
+    "pack.after_commit",
 )
 
 
@@ -58,6 +60,8 @@ def test_a_crash_at_this_place_leaves_what_the_table_says(server: RunningServer,
         crash_in_a_boot(server, place)
     elif place.kind == "stop":
         crash_in_a_stop(server, place)
+    elif place.kind == "upkeep":
+        crash_in_upkeep(server, place)
     else:
         crash_in_a_change(server, place)
 
@@ -94,6 +98,37 @@ def crash_in_a_stop(server: RunningServer, place: Failpoint) -> None:
     clean = place.holds is Holds.CLEAN
     assert server.recovery()["decision"] == ("MANIFEST" if clean else "REPLAY")
     assert server.model_names() == (["configured"] if clean else ["configured", "kept"])
+
+
+def crash_in_upkeep(server: RunningServer, place: Failpoint) -> None:
+    """Beside the work, while it goes on: whatever was acknowledged is there, and in the journal once."""
+    assert place.holds is Holds.SAME
+    arm(server, place)
+    server.start()
+    done = 0
+    with suppress(httpx.TransportError):
+        for size in range(2, 5000):
+            answer = server.manage(
+                "POST" if size == 2 else "PUT", f"/models{'?url=kept&' if size == 2 else '/kept?'}batch_size={size}"
+            )
+            assert answer.status_code == 200
+            done = size
+    until_killed(server)
+    server.start()
+    assert server.recovery()["decision"] == "REPLAY"
+    assert found_after(server)["kept"] in (done, done + 1)
+    sizes = [entry["after"]["overrides"]["batch_size"] for entry in journal_of(server)]
+    assert sizes == list(range(2, 2 + len(sizes)))
+    assert len(sizes) in (done - 1, done)
+    assert server.stop() == 0
+    server.start("--recover")
+    assert found_after(server)["kept"] == sizes[-1]
+
+
+def journal_of(server: RunningServer) -> list[dict[str, Any]]:
+    answer = server.manage("GET", "/journal?limit=1000").json()
+    assert answer["next"] is None
+    return list(answer["entries"])
 
 
 CHANGES = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,41 @@ def test_a_damaged_store_stops_the_boot_with_78_and_says_what_to_do(tmp_path: Pa
         last = server.log().strip().splitlines()[-1]
         assert "damaged" in last
         assert "--clean-start" in last
+
+
+def test_one_flipped_bit_among_old_journal_entries_stops_the_boot_with_78_and_names_them(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, environment={"MMS_FAILPOINTS": "pack.after_witness=sleep"}) as server:  # packs a few
+        make_model(server.models, "echo", ECHO)
+        server.start()
+        for size in range(1, 14):
+            assert server.manage("POST", f"/models?url=echo&model_name=echo{size}&batch_size={size}").status_code == 200
+        path = tmp_path / "mms-data" / "store.db"
+        content = wait_for_a_segment(path)
+        assert server.stop() == 0
+        whole = path.read_bytes()
+        harmed = bytearray(whole)
+        harmed[whole.index(content[:64]) + 40] ^= 4
+        path.write_bytes(harmed)
+        server.launch()
+        assert server.exit_code() == 78
+        last = server.log().strip().splitlines()[-1]
+        assert "table journal_segment, first_seq 1, last_seq 4: the row is not what was written" in last
+        assert "--clean-start" in last
+        path.write_bytes(whole)
+        server.start("--recover")
+        assert len(server.manage("GET", "/journal").json()["entries"]) == 13
+
+
+def wait_for_a_segment(path: Path) -> bytes:
+    """The content of the first one; the server packs beside its work."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT content FROM journal_segment ORDER BY first_seq").fetchone()
+        if found is not None:
+            return bytes(found[0])
+        time.sleep(0.05)
+    raise AssertionError("no entry was packed within 20 s")
 
 
 def test_a_clean_start_moves_a_damaged_store_aside_and_deletes_nothing(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine, event, inspect
+from sqlalchemy import Engine, event, inspect, text
 
 from mms.errors import StoreOutdated
 from mms.store import opening, upgrade
@@ -26,13 +26,14 @@ from mms.store.database import Database
 from mms.store.location import parse
 from mms.store.tables import metadata
 from mms.store.upgrade import Schema
+from tests.store_life import life, registered
 
 NEXT = """
 from alembic import op
 import sqlalchemy as sa
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 def upgrade():
     op.add_column("registration", sa.Column("note", sa.Text))
@@ -59,7 +60,7 @@ def with_next(tmp_path: Path) -> Path:
     """The migrations, and one more that a later version could bring."""
     folder = tmp_path / "migrations"
     shutil.copytree(upgrade.migrations_folder(), folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_next.py").write_text(NEXT)
+    (folder / "versions" / "0003_next.py").write_text(NEXT)
     return folder
 
 
@@ -121,28 +122,30 @@ def test_migrations_are_not_run_past_the_store(config: StoreConfig) -> None:
         alembic.command.upgrade(upgrade._config(None), "head")
 
 
+@pytest.mark.parametrize(("old", "new", "brings"), [("0001", "0002", "journal_segment"), ("0002", "0003", "extra")])
 def test_a_migration_killed_at_any_statement_leaves_the_old_schema(
-    config: StoreConfig, database: Database, with_next: Path
+    config: StoreConfig, database: Database, with_next: Path, old: str, new: str, brings: str
 ) -> None:
     with database.transaction() as tx:
-        upgrade.upgrade(tx)
+        upgrade.upgrade(tx, with_next, old)
     before = tables(database)
+    assert brings not in before
     database.close()
     statement, killed = 0, True
     while killed:
         statement += 1
-        killed = upgraded_until(config, with_next, statement)
+        killed = upgraded_until(config, with_next, statement, new)
         with database.transaction(read_only=True) as tx:
-            assert upgrade.current(tx) == ("0001" if killed else "0002"), f"statement {statement}"
+            assert upgrade.current(tx) == (old if killed else new), f"statement {statement}"
         if killed:
             assert tables(database) == before
         database.close()
-    assert statement > 4
-    assert "extra" in tables(database)
+    assert statement > 3
+    assert brings in tables(database)
     database.close()
 
 
-def upgraded_until(config: StoreConfig, folder: Path, statement: int) -> bool:
+def upgraded_until(config: StoreConfig, folder: Path, statement: int, revision: str) -> bool:
     """Upgrade in a process that is killed after its n-th statement; False if it came through."""
     pid = os.fork()
     if pid == 0:
@@ -157,7 +160,7 @@ def upgraded_until(config: StoreConfig, folder: Path, statement: int) -> bool:
         event.listen(Engine, "after_cursor_execute", count)
         database = Database(parse(config.url))
         with database.transaction() as tx:
-            upgrade.upgrade(tx, folder)
+            upgrade.upgrade(tx, folder, revision)
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
@@ -174,6 +177,35 @@ def test_a_postgres_that_is_behind_stops_the_boot_unless_it_may_be_upgraded(
     opening.open_once(config).close()
 
 
+async def test_the_entries_of_a_store_without_segments_are_kept_verified_and_packed_while_the_server_runs(
+    config: StoreConfig, database: Database
+) -> None:
+    config = replace(config, journal_loose=1, journal_segment=2)
+    async with life(config) as store:
+        for name in "abcde":
+            await registered(store, name)
+        written = await store.journal()
+    with database.transaction() as tx:  # all that the second revision brought
+        tx.execute(text("DROP TABLE journal_segment"))
+        tx.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    database.close()
+    async with life(replace(config, store_auto_upgrade=True)) as store:
+        assert await store.journal() == written
+        for _ in range(3):
+            await store.pack()
+        assert await store.journal() == written
+        with database.transaction(read_only=True) as tx:
+            assert tx.execute(text("SELECT first_seq, last_seq FROM journal_segment ORDER BY 1")).all() == [
+                (1, 2),
+                (3, 4),
+            ]
+            assert tx.execute(text("SELECT seq FROM journal")).scalars().all() == [5]
+    database.close()
+    async with life(config) as store:
+        assert await store.journal() == written
+        assert [row.key.name for row in await store.snapshot_at(seq=3)] == ["a", "b", "c"]
+
+
 def test_an_sqlite_store_is_copied_before_it_is_upgraded(
     with_next: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,9 +213,9 @@ def test_an_sqlite_store_is_copied_before_it_is_upgraded(
     opening.open_once(config).close()
     monkeypatch.setattr(upgrade, "migrations_folder", lambda: with_next)
     opening.open_once(config).close()
-    copy = sqlite3.connect(tmp_path / "store.db.before-upgrade-from-0001")
-    assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+    copy = sqlite3.connect(tmp_path / "store.db.before-upgrade-from-0002")
+    assert copy.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
     copy.close()
     upgraded = sqlite3.connect(tmp_path / "store.db")
-    assert upgraded.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+    assert upgraded.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
     upgraded.close()

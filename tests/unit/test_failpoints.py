@@ -57,4 +57,5 @@ def test_the_table_and_the_code_name_the_same_places() -> None:
         "clean",
         "begin",
         "finish",
+        "pack",
     }

@@ -23,7 +23,7 @@ View = tuple[Any, ...]
 
 
 async def scenario(config: StoreConfig, told: Callable[[], None]) -> None:
-    """Nine transactions; `told` after each, as the answer to a client would be."""
+    """Ten transactions; `told` after each, as the answer to a client would be."""
     store = await Store.open(config)
     await store.claim(auto, WHO, ())
     told()
@@ -36,6 +36,8 @@ async def scenario(config: StoreConfig, told: Callable[[], None]) -> None:
     second = await begun(store, replace(first.row, overrides={"batch_size": 2}), Operation.UPDATE)
     told()
     await store.finish(second, ChangeOutcome.FAILED, {"n": 2})
+    told()
+    await store.pack()
     told()
     for state in (IncarnationState.RUNNING, IncarnationState.STOPPING, IncarnationState.CLEAN):
         await store.advance(state)
@@ -131,6 +133,7 @@ VIEWS: list[View] = [
     ((1, BOOTING), [(A, ACTIVE, EIGHT)], [FIRST], [A]),
     ((1, BOOTING), [(A, PENDING, TWO)], [FIRST, (2, ChangeOutcome.PENDING, None)], [A]),
     ((1, BOOTING), [(A, ACTIVE, EIGHT)], [FIRST, SECOND], [A]),
+    ((1, BOOTING), [(A, ACTIVE, EIGHT)], [FIRST, SECOND], [A]),  # packed
     ((1, RUNNING), [(A, ACTIVE, EIGHT)], [FIRST, SECOND], [A]),
     ((1, STOPPING), [(A, ACTIVE, EIGHT)], [FIRST, SECOND], [A]),
     ((1, CLEAN), [(A, ACTIVE, EIGHT)], [FIRST, SECOND], []),
@@ -149,7 +152,7 @@ def test_whatever_the_moment_of_the_kill_it_is_there_on_postgres_too(postgres_ur
 
 def kill_at_every_moment(config: StoreConfig) -> None:
     """And nothing is half done: the store is as the last answer left it, or one transaction further."""
-    patient = replace(config, store_lock_wait=5)
+    patient = replace(config, store_lock_wait=5, journal_loose=0, journal_segment=2)
     moment, answers = 0, []
     killed = True
     while killed:
@@ -160,7 +163,7 @@ def kill_at_every_moment(config: StoreConfig) -> None:
         assert seen in VIEWS[answered : answered + 2], f"moment {moment}, {answered} answers: {seen}"
         answers.append(answered)
     assert moment > 40
-    assert set(answers) == set(range(10))
+    assert set(answers) == set(range(11))
 
 
 def _fresh(config: StoreConfig, moment: int) -> StoreConfig:

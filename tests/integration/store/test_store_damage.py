@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from mms.errors import NotCommitted, StoreDamaged, StoreNewer, UsageError
+from mms.errors import StoreDamaged, StoreNewer, UsageError
 from mms.records import BootFacts, ChangeOutcome, IncarnationState
-from mms.store import offline, verification
+from mms.store import offline
 from mms.store.store import Store, StoreConfig
 from tests.store_life import auto, begun, change, life, registered, wish
 
@@ -72,29 +72,6 @@ async def test_whatever_the_boot_reads_is_sealed(sqlite_config: StoreConfig, sta
     with pytest.raises(StoreDamaged):
         await Store.open(sqlite_config)
     assert offline.verify(sqlite_config)
-
-
-async def test_of_a_long_journal_a_boot_reads_the_newest_and_the_pending_and_verify_reads_all(
-    config: StoreConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(verification, "AT_BOOT", 2)
-    async with life(config) as store:
-        for name in ("a", "b", "c", "d"):
-            await registered(store, name)
-        undone = await begun(store, wish("e"))
-        for name in ("f", "g"):
-            await registered(store, name)
-    execute(config, "UPDATE journal SET actor = 'nobody' WHERE seq = 2")
-    async with life(config) as store:
-        assert [each.seq for each in await store.pending()] == [undone.seq]
-        with pytest.raises(NotCommitted, match="Journal entry 2 is not what was written"):
-            await store.snapshot_at(seq=4)  # what a restore needs of the rest is verified when it is read
-        (finding,) = await store.verify_older()
-        assert "table journal, seq 2:" in finding
-    assert "table journal, seq 2:" in offline.verify(config)[0]
-    execute(config, "UPDATE journal SET actor = 'nobody' WHERE seq = :seq", seq=undone.seq)
-    with pytest.raises(StoreDamaged, match=f"table journal, seq {undone.seq}:"):
-        await Store.open(config)
 
 
 async def test_an_old_copy_is_told_from_the_store(sqlite_config: StoreConfig, tmp_path: Path) -> None:
