@@ -14,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlencode
+from uuid import uuid4
 
 from benchmarks.contenders import Ours, Running, clean_environment
 from benchmarks.workloads import Material
@@ -37,15 +39,17 @@ from mms.store import journal, snapshot
 from mms.store.database import Transaction
 from mms.store.meta import Meta, counted
 from mms.store.opening import open_once
+from mms.store.packing import pack_oldest
 from mms.store.store import Store, StoreConfig
-from mms.store.writer import Writer
+from mms.store.writer import Answer, Writer
 
 Progress = Callable[[str], None]
 
 _SERVER_ID = "default"
 _WHO = ProcessIdentity(host="bench", boot_id="bench", pid=1, start_ticks=1, version="0")
 _OPTIONS = BootOptions(False, False, RecoveryMode.AUTO)
-_CHUNK = 5000
+_CHUNK = 1000
+_GONE = 20  # models of a long journal of which none is left
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,17 @@ def _config(folder: Path) -> StoreConfig:
 
 
 def fill(folder: Path, rows: int, entries: int) -> None:
-    """A store that crashed, with so many registrations and so many journal entries, all of them done."""
-    opened = open_once(_config(folder))
+    """A store that crashed, with so many registrations and so many journal entries, all of them done and the older ones packed."""
+    config = _config(folder)
+    opened = open_once(config)
     writer = Writer(_SERVER_ID, opened)
     try:
         writer.claim(partial(decide, options=_OPTIONS), _WHO, ())
-        names = [f"stored{number:05d}" for number in range(max(rows, 1))]
+        names = [f"stored{number:05d}" for number in range(rows or _GONE)]
         for start in range(0, entries, _CHUNK):
             writer.durable(partial(_write, names, rows > 0, min(_CHUNK, entries - start)))
+            while writer.durable(partial(_pack, config)):
+                pass
     finally:
         writer.close()
 
@@ -104,7 +111,9 @@ def _write(names: list[str], wanted: bool, count: int, tx: Transaction, found: M
             generation=found.generation,
             at=at,
             actor="bench",
-            request_id="",
+            request_id=uuid4().hex,
+            idempotency_key=uuid4().hex,
+            request_digest=sha256(str(number).encode()).hexdigest(),
             operation=operation,
             key=row.key,
             after=row,
@@ -115,6 +124,14 @@ def _write(names: list[str], wanted: bool, count: int, tx: Transaction, found: M
         if number > seq + count - len(names):
             snapshot.put(tx, _SERVER_ID, row)
     return None, counted(found, last_seq=seq + count)
+
+
+def _pack(config: StoreConfig, tx: Transaction, found: Meta) -> tuple[bool, Meta]:
+    """As the server does it while it runs; False where there is nothing left to pack."""
+    too_few = pack_oldest(tx, _SERVER_ID, found.last_seq, loose=config.journal_loose, size=config.journal_segment)
+    if too_few:
+        raise Answer(False)
+    return True, counted(found)
 
 
 async def claim(folder: Path) -> dict[str, float]:
