@@ -14,13 +14,13 @@ class RequestProcessor:
     `request_header` is a mapping, or a function that makes it when the handler first asks.
     """
 
-    __slots__ = ("_code", "_phrase", "_request_header", "_response_header")
+    # On the class, since one is made for each request and few handlers set anything.
+    _response_header: dict[str, str] | None = None
+    _code = 200
+    _phrase: str | None = None
 
     def __init__(self, request_header: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
         self._request_header = request_header
-        self._response_header: dict[str, str] | None = None
-        self._code = 200
-        self._phrase: str | None = None
 
     def get_request_properties(self) -> Mapping[str, Any]:
         """Every header of the request, and for each parameter a mapping with its content type."""

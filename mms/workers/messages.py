@@ -146,12 +146,14 @@ def decode_batch(frame: bytes) -> list[WireRequest]:
     position = _BATCH.size + length
     view = memoryview(frame)
     requests = []
-    for request_id, headers, parts in marshal.loads(view[_BATCH.size : position]):
+    make = WireRequest._make
+    for row in marshal.loads(view[_BATCH.size : position]):
+        parts = row[2]
         for index, (name, content_type, value) in enumerate(parts):
             if type(value) is int:
                 parts[index] = (name, content_type, view[position : position + value])
                 position += value
-        requests.append(WireRequest(request_id, headers, parts))
+        requests.append(make(row))
     return requests
 
 
