@@ -9,8 +9,6 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 FLUSH_INTERVAL = 0.2  # seconds: how old a line may get before it is in its file
-FLUSH_SOONEST = 0.005  # seconds: how soon the next flush may follow where lines come in masses
-FLUSH_LINES = 500  # so many at a time: joining more would keep the event loop waiting, and show in the slowest answers
 ROLL_AT = 100 * 1024 * 1024  # bytes, as MMS
 KEPT_ROLLS = 5
 
@@ -27,11 +25,11 @@ class LineLog:
         self.write = self._lines.append
         self._broken = False
 
-    def flush(self) -> int:
-        """Put what was written into the file, and say how many lines it was; called by one thread at a time."""
+    def flush(self) -> None:
+        """Put what was written into the file; called by one thread at a time."""
         count = len(self._lines)
         if not count:
-            return 0
+            return
         lines = self._lines[:count]
         del self._lines[:count]
         try:
@@ -46,7 +44,6 @@ class LineLog:
             self._broken = True
         else:
             self._broken = False
-        return count
 
     def _roll(self) -> None:
         for number in range(KEPT_ROLLS - 1, 0, -1):
@@ -78,15 +75,13 @@ class LogFiles:
         return log
 
     def _run(self) -> None:
-        interval = FLUSH_INTERVAL
-        while not self._closing.wait(interval):
-            lines = max(self._flush(), 1)
-            interval = min(max(interval * FLUSH_LINES / lines, FLUSH_SOONEST), FLUSH_INTERVAL)
+        while not self._closing.wait(FLUSH_INTERVAL):
+            self._flush()
         self._flush()
 
-    def _flush(self) -> int:
-        """Flush every log; returns the lines of the longest."""
-        return max((log.flush() for log in tuple(self._logs)), default=0)
+    def _flush(self) -> None:
+        for log in tuple(self._logs):
+            log.flush()
 
     def close(self) -> None:
         """Write what is left and end the thread."""

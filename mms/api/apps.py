@@ -42,7 +42,7 @@ class Listeners:
         make_metrics: Callable[[], Metrics] | None = None,
     ) -> None:
         """`make_metrics` makes what GET /metrics says; the two logs get one line a request; None leaves either out."""
-        self.request_log = RequestLog(access_log, metrics_log)
+        self.request_log = RequestLog(access_log, metrics_log, later=asyncio.get_running_loop().call_later)
         cors = Cors(settings.cors_allowed_origin, settings.cors_allowed_methods, settings.cors_allowed_headers)
         wire, request_ids = Wire(cors), RequestIds()
         single = settings.single_port
@@ -101,6 +101,7 @@ class Listeners:
     async def close(self) -> None:
         """End every connection; answers that are on their way get a moment to leave."""
         await asyncio.gather(*(listener.close() for listener in self._listeners))
+        self.request_log.flush()
 
 
 def _tls_context(settings: ServerSettings) -> ssl.SSLContext:

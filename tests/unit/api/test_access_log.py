@@ -1,6 +1,6 @@
 import re
 
-from mms.api.access_log import RequestLog, peer_name
+from mms.api.access_log import PIECE, RequestLog, peer_name
 
 
 class Memory:
@@ -20,6 +20,25 @@ def test_a_request_is_one_line_in_the_originals_format() -> None:
     line = r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3} - /127\.0\.0\.1:64003 "POST /predictions/x\?q=1 HTTP/1\.1" 200 118\n'
     assert re.fullmatch(line, access.data.decode())
     assert re.search(r" - Requests2XX\.Count:1\|#Level:Host\|#hostname:.+,timestamp:null\n$", metrics.data.decode())
+
+
+def test_lines_are_handed_on_in_pieces_and_none_waits_for_long() -> None:
+    access, waiting = Memory(), []
+    log = RequestLog(access, later=lambda seconds, call: waiting.append((seconds, call)))
+
+    for _ in range(PIECE + 1):
+        log.record(b"", b"GET / HTTP/1.1", 200, 0.0)
+    assert access.data.count(b"\n") == PIECE
+
+    ((seconds, call),) = waiting
+    assert seconds <= 0.2
+    call()
+    assert access.data.count(b"\n") == PIECE + 1
+
+    log.record(b"", b"GET / HTTP/1.1", 200, 0.0)
+    assert len(waiting) == 2
+    log.flush()
+    assert access.data.count(b"\n") == PIECE + 2
 
 
 def test_answers_are_counted_by_the_hundred_even_without_logs() -> None:
