@@ -8,7 +8,13 @@ from xml.sax.saxutils import escape
 from benchmarks.rounds import Series
 from benchmarks.workloads import WORKLOADS
 
-_COLOURS = {"mms": "#2563eb", "mosec": "#d97706", "multi-model-server": "#6b7280", "loop": "#a3a3a3"}
+_COLOURS = {
+    "mms": "#2563eb",
+    "mosec": "#d97706",
+    "multi-model-server": "#6b7280",
+    "torchserve": "#b91c1c",
+    "loop": "#a3a3a3",
+}
 _WIDTH, _LEFT, _BAR, _GAP, _TOP = 860, 290, 16, 16, 46
 _LONGEST = _WIDTH - _LEFT - 150
 

@@ -239,4 +239,47 @@ class Mosec(Contender):
         return Running(folder, command, {**peer_environment(folder), **environment}), port
 
 
-PEERS: dict[str, type[Mosec] | type[MultiModelServer]] = {Mosec.name: Mosec, MultiModelServer.name: MultiModelServer}
+class TorchServe(_ModelServer):
+    """TorchServe, as shipped but for its token authorisation; needs java."""
+
+    name = "torchserve"
+
+    def __init__(self) -> None:
+        self._environment = Environment(self.name)
+        self.version = self._environment.versions
+
+    def prepare(self) -> None:
+        """See Contender."""
+        if shutil.which("java") is None:
+            raise SystemExit("torchserve needs java; leave it out with --peers")
+        self._environment.ensure()
+
+    def configure(self, folder: Path, models: Path, extra: str = "") -> tuple[str, str, Path]:
+        """With the ports that it has besides, and no token asked for."""
+        metrics, *grpc = (free_port() for _ in range(3))
+        own = f"metrics_address=http://127.0.0.1:{metrics}\ngrpc_inference_port={grpc[0]}\n"
+        own += f"grpc_management_port={grpc[1]}\ndisable_token_authorization=true\nenable_model_api=true\n"
+        return super().configure(folder, models, own + extra)
+
+    def command(self, config: Path, models: Path) -> list[str]:
+        """In the foreground, on a configuration or on one of its own snapshots."""
+        program = str(self._environment.scripts / "torchserve")
+        return [program, "--start", "--foreground", "--ts-config", str(config), "--model-store", str(models)]
+
+    def launch(self, folder: Path, config: Path, models: Path) -> Running:
+        """See above."""
+        environment = peer_environment(folder)
+        path = f"{self._environment.scripts}{os.pathsep}{environment['PATH']}"
+        return Running(folder, self.command(config, models), {**environment, "PATH": path})
+
+    @staticmethod
+    def newest_snapshot(folder: Path) -> Path:
+        """The file that it wrote after the last change."""
+        return max((folder / "logs" / "config").glob("*.cfg"), key=lambda file: file.stat().st_mtime_ns)
+
+
+Peer = type[Mosec] | type[MultiModelServer] | type[TorchServe]
+
+PEERS: dict[str, Peer] = {one.name: one for one in (Mosec, MultiModelServer, TorchServe)}
+DEFAULT_PEERS = (Mosec.name, MultiModelServer.name)
+"""TorchServe is left out unless it is named: with torch it takes 5 GB of disk."""

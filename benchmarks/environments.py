@@ -13,7 +13,7 @@ _PINS = {
     "mosec": ("mosec==0.9.8",),
     "multi-model-server": ("multi-model-server==1.1.11",),
     # Its workers import torch: the smallest that PyPI has for this Python, which is 2.4 GB with what it needs.
-    "torchserve": ("torchserve==0.12.0", "torch-model-archiver==0.12.0", "torch==2.0.1"),
+    "torchserve": ("torchserve==0.12.0", "torch-model-archiver==0.12.0", "torch==2.0.1", "pyyaml==6.0.3"),
 }
 """The peer first, then what it needs beside it."""
 

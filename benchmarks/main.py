@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import psutil
 
 from benchmarks import chart, report
-from benchmarks.contenders import PEERS, Contender, Ours
+from benchmarks.contenders import DEFAULT_PEERS, PEERS, Contender, Ours
 from benchmarks.fairness import light_beside_busy
 from benchmarks.load import Generator
 from benchmarks.recovery import NoopBoots, hundred_onnx_models
@@ -43,7 +43,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="interleaved rounds (5; 2 with --quick)")
     parser.add_argument("--seconds", type=float, help="of load a round (5; 1 with --quick)")
     parser.add_argument(
-        "--peers", default=",".join(PEERS), help=f"servers to compare with, or none ({','.join(PEERS)})"
+        "--peers", default=",".join(DEFAULT_PEERS), help=f"servers to compare with, or none ({','.join(PEERS)})"
     )
     parser.add_argument("--workloads", default=",".join(names), help=f"({','.join(names)})")
     parser.add_argument("--sections", default=",".join(SECTIONS), help=f"({','.join(SECTIONS)})")

@@ -12,7 +12,15 @@ from statistics import median
 from urllib.parse import urlencode
 
 from benchmarks import processes
-from benchmarks.contenders import Contender, Mosec, MultiModelServer, Ours, Running, clean_environment
+from benchmarks.contenders import (
+    Contender,
+    Mosec,
+    MultiModelServer,
+    Ours,
+    Running,
+    TorchServe,
+    clean_environment,
+)
 from benchmarks.onnx_models import build_mlp
 from benchmarks.workloads import Material, Workload
 
@@ -95,6 +103,8 @@ class NoopBoots:
                     self._ours(one, folder, boots)
                 elif isinstance(one, MultiModelServer):
                     self._original(one, folder, boots)
+                elif isinstance(one, TorchServe):
+                    self._torchserve(one, folder, boots)
                 elif isinstance(one, Mosec):
                     self._mosec(one, folder, boots)
                 self._progress(
@@ -123,6 +133,23 @@ class NoopBoots:
         inference, _, config = original.configure(folder, self._store, extra)
         began = time.monotonic()
         running = original.launch(folder, config, self._store)
+        try:
+            self._time(running, [f"{inference}/predictions/{name}" for name in self._names], boots, began)
+        finally:
+            running.end()
+
+    def _torchserve(self, torchserve: TorchServe, folder: Path, boots: Boots) -> None:
+        inference, management, config = torchserve.configure(folder, self._store)
+        running = torchserve.launch(folder, config, self._store)
+        try:
+            running.wait("GET", f"{inference}/ping")
+            for name in self._names:
+                wish = urlencode({"url": name, "initial_workers": 1, "synchronous": "true"})
+                running.wait("POST", f"{management}/models?{wish}")
+        finally:
+            running.end()  # its head is a script: without it, the server itself would live on
+        began = time.monotonic()
+        running = torchserve.launch(folder, torchserve.newest_snapshot(folder), self._store)
         try:
             self._time(running, [f"{inference}/predictions/{name}" for name in self._names], boots, began)
         finally:

@@ -15,7 +15,7 @@ from benchmarks.soak import ROLES, WORKLOAD, Soak
 from benchmarks.store_boot import JournalCost
 from benchmarks.workloads import WORKLOADS, Workload
 
-OURS, LOOP, MOSEC, ORIGINAL = "mms", "loop", "mosec", "multi-model-server"
+OURS, LOOP, MOSEC, ORIGINAL, TORCHSERVE = "mms", "loop", "mosec", "multi-model-server", "torchserve"
 
 
 @dataclass
@@ -101,13 +101,15 @@ def _tails(results: Results) -> Iterable[Goal]:
 
 def _recovery(results: Results) -> Iterable[Goal]:
     found = {one.contender: one for one in results.boots}
-    ours, original = found.get(OURS), found.get(ORIGINAL)
+    ours, original, torchserve = found.get(OURS), found.get(ORIGINAL), found.get(TORCHSERVE)
     if ours is not None:
         yield Goal("20 models after SIGKILL: first answer", median(ours.first), 1.0, False, "s")
     if ours is not None and original is not None:
         yield Goal(f"20 models after SIGKILL: time of {ORIGINAL}", ours.seconds / original.seconds, 0.333, False)
         share = median(ours.megabytes) / median(original.megabytes)
         yield Goal(f"20 models after SIGKILL: memory of {ORIGINAL}", share, 0.6, False)
+    if ours is not None and torchserve is not None:
+        yield Goal(f"20 models after SIGKILL: time of {TORCHSERVE}", ours.seconds / torchserve.seconds, 0.083, False)
     if results.onnx is not None:
         many = results.onnx
         yield Goal(f"{many.models} ONNX models: boot, each", 1000 * many.seconds / many.models, 25, False, "ms")

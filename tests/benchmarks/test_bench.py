@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fairness import Fairness
+from benchmarks.recovery import Boots
 from benchmarks.report import Goal, Results, goals, markdown
 from benchmarks.rounds import Series
 from benchmarks.soak import Sample, Soak
@@ -74,6 +75,20 @@ def test_a_light_model_is_fairly_served_where_it_waits_for_less_than_a_batch() -
     waits = Fairness([0.1], [0.2], [0.2], [60.0], [50.0])
     (goal,) = goals(Results({}, fairness=waits))
     assert (round(goal.found, 3), goal.met) == (1.2, False)
+
+
+def test_a_recovery_is_compared_with_the_slower_servers_in_their_own_shares() -> None:
+    boots = [
+        Boots(name, 20, first=[last], last=[last], megabytes=[megabytes])
+        for name, last, megabytes in (("mms", 1.0, 170), ("multi-model-server", 4.0, 500), ("torchserve", 11.0, 3700))
+    ]
+    found = {goal.what.partition(": ")[2]: (round(goal.found, 3), goal.met) for goal in goals(Results({}, boots=boots))}
+    assert found == {
+        "first answer": (1.0, True),
+        "time of multi-model-server": (0.25, True),
+        "memory of multi-model-server": (0.34, True),
+        "time of torchserve": (0.091, False),
+    }
 
 
 def series(contender: str, rate: float, cpu: float) -> Series:
