@@ -22,6 +22,8 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
+from mms.store.seal import OUTSIDE
+
 metadata = MetaData()
 
 
@@ -177,5 +179,5 @@ journal_segment = Table(
     Column("models", LargeBinary, nullable=False),
     Column("content", LargeBinary, nullable=False),
     PrimaryKeyConstraint("server_id", "first_seq", name="journal_segment_pkey"),
-    info={"outside_seal": frozenset({"server_id"})},
+    info={OUTSIDE: frozenset({"server_id"})},
 )

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mms.records import RegistrationState
 from mms.store.images import clean, from_image, to_columns, to_image
-from mms.store.seal import UNSEALED, digest
+from mms.store.seal import UNSEALED, digest, intact
 from mms.store.tables import incarnation, registration
 from tests.store_life import wish
 
@@ -43,6 +44,12 @@ def test_any_other_content_has_another_hash(change: dict[str, Any]) -> None:
 
 def test_a_row_of_another_table_has_another_hash() -> None:
     assert digest(incarnation, ROW) != digest(registration, ROW)
+
+
+def test_what_is_written_has_the_hash_of_what_will_be_read() -> None:
+    written = ROW | {"name": RegistrationState.ACTIVE, "overrides": {10: (1, 2), 9: RegistrationState.PENDING}}
+    read = ROW | {"name": "active", "overrides": {"9": "pending", "10": [1, 2]}}
+    assert intact(registration, read | {"row_sha256": digest(registration, written)})  # type: ignore[arg-type]
 
 
 def test_a_new_nullable_column_changes_no_old_hash() -> None:
