@@ -14,6 +14,8 @@ from chaos.history import Call, History, Outcome, Verb
 from chaos.site import CONFIGURED, MODELS, Site, until
 
 ANSWER_WITHIN = 30.0
+LOAD_FAILED = '"Failed to start workers"'
+"""Of a registration: its compensation is committed before this answer, so that nothing of it is left."""
 _API_NAMES = {"min_workers": "min_worker", "max_workers": "max_worker"}
 _REMOVABLE = ("batch_size", "max_request_size", "job_queue_size")
 
@@ -115,6 +117,8 @@ def outcome_of(answer: httpx.Response, verb: Verb) -> Outcome:
         return Outcome.ABSENT
     if status == 408:  # of an unregistration: the model stays, with no workers
         return Outcome.UNKNOWN
+    if status == 500 and verb is Verb.REGISTER and LOAD_FAILED in answer.text:
+        return Outcome.REFUSED
     if 400 <= status < 500 or (status == 503 and '"not-committed"' in answer.text):
         return Outcome.REFUSED
     return Outcome.UNKNOWN

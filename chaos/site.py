@@ -68,6 +68,10 @@ class Site(RunningServer):
         """Where the store and the witness of an SQLite server are."""
         return Path(str(self.config.get("data_dir", self.folder / "mms-data")))
 
+    def manage(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Ask the management port; a server that has ended is a TransportError, since here its end may be what is wanted."""
+        return self._http.request(method, self.management_url + path, **request)
+
     def term(self) -> None:
         """Ask it to stop; returns at once. A command that runs the server does not pass signals on."""
         assert self.process is not None

@@ -18,6 +18,8 @@ from mms.failpoints import TABLE, VARIABLE, Failpoint
 SLEEP = 1.0
 ACTIONS = ("kill", "sleep", "raise")
 _HIT_WITHIN = 25.0
+BROKEN = "broken"
+"""A model whose load fails."""
 
 
 def run_place(place: Failpoint, action: str, trial: Trial) -> None:
@@ -31,6 +33,8 @@ def run_place(place: Failpoint, action: str, trial: Trial) -> None:
             _live_through(story, place, action)
             del story.site.environment[VARIABLE]
             story.boot()
+            if place.kind == "failure" and action != "raise" and BROKEN in story.site.model_names():
+                raise Violation("a model that cannot be loaded, and that nobody was told is registered, came back")
 
 
 def _spec(place: Failpoint, action: str) -> str:
@@ -92,7 +96,7 @@ def _change_things(story: Story, place: Failpoint, action: str) -> None:
 
 def _register_broken(story: Story) -> None:
     """A model whose load fails: nobody is ever told that it is registered."""
-    broken = story.site.models / "broken"
+    broken = story.site.models / BROKEN
     if not broken.exists():
         (broken / "MAR-INF").mkdir(parents=True)
         (broken / "MAR-INF" / "MANIFEST.json").write_text(
@@ -102,7 +106,7 @@ def _register_broken(story: Story) -> None:
     client = Client("breaker", story.site, story.history, story.rng)
     try:
         for _ in range(2):
-            if client.change(Verb.REGISTER, "broken", {"min_workers": 1}).outcome is Outcome.OK:
+            if client.change(Verb.REGISTER, BROKEN, {"min_workers": 1}).outcome is Outcome.OK:
                 raise Violation("a model that cannot be loaded was registered")
     finally:
         client.close()

@@ -30,6 +30,8 @@ POISONS = {
     "slow-crash": "threading.Timer(random.uniform(0.3, 2.0), os.abort).start()",
 }
 _BOOTS = 6
+_RESUMES = 2
+"""Times that an operator may have to leave safe mode: among several models the poison is charged from the second crash on."""
 _WATCHED = 1.5
 """Seconds for which the other models are asked, beside a model that goes on crashing."""
 _CGROUPS = Path("/sys/fs/cgroup/memory")
@@ -145,13 +147,19 @@ def _watch(story: Story, states: States) -> None:
 
 
 def _boot_until_up(story: Story, states: States) -> None:
+    resumed = 0
     for _ in range(_BOOTS):
         story.site.launch()
         process = story.site.process
         assert process is not None
         deadline = time.monotonic() + 40
         while process.poll() is None:
-            if _recovered(story.site):
+            if _safe(story.site):
+                resumed += 1
+                if resumed > _RESUMES:
+                    raise Violation(f"safe mode {resumed} times because of one poisoned model")
+                _resume(story.site)
+            elif _recovered(story.site):
                 if wrong := story.site.wrong_answers(states):
                     raise Violation("beside a poisoned model: " + "; ".join(wrong))
                 return
@@ -167,17 +175,21 @@ def _resume(site: Site) -> None:
     lives = site.manage("GET", "/incarnations?limit=4").json()["incarnations"][1:]
     if [life["state"] for life in lives] != ["booting"] * 3:
         raise Violation(f"safe mode after lives that ended {[life['state'] for life in lives]}")
-    site.manage("POST", "/recovery/resume")
+    with suppress(httpx.TransportError):
+        site.manage("POST", "/recovery/resume")
 
 
 def _recovered(site: Site) -> bool:
     with suppress(httpx.TransportError):
         answer = site.manage("GET", "/recovery")
-        if answer.status_code == 200 and answer.json()["state"] == "complete":
-            if answer.json()["safeMode"]:
-                _resume(site)
-                return False
-            return True
+        return answer.status_code == 200 and answer.json()["state"] == "complete" and not answer.json()["safeMode"]
+    return False
+
+
+def _safe(site: Site) -> bool:
+    with suppress(httpx.TransportError):
+        answer = site.manage("GET", "/recovery")
+        return answer.status_code == 200 and answer.json()["state"] == "complete" and bool(answer.json()["safeMode"])
     return False
 
 
