@@ -6,7 +6,6 @@ import asyncio
 import logging
 import struct
 import time
-from collections import deque
 from contextlib import suppress
 
 import psutil
@@ -18,10 +17,10 @@ from mms.workers.endings import death, load_error
 from mms.workers.ends import WorkerEnds
 from mms.workers.engine import MAX_IN_FLIGHT, WorkerListener, WorkerSpec, WorkerState
 from mms.workers.handler import LoadOrder
+from mms.workers.holding import Holding
 from mms.workers.launcher import ChildProcess, Exit, Launcher
 from mms.workers.lifecycle import advance
 from mms.workers.output import MetricSink, WorkerOutput
-from mms.workers.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +48,8 @@ class LocalWorker:
         self._child: ChildProcess | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._output: list[WorkerOutput] = []
-        self._in_flight: deque[Batch] = deque()
+        self._holding = Holding()
         self._held_back: list[bytes] = []
-        self._calls = 0
-        self._answered = 0
-        self._progress: Progress | None = None
-        self._begun = 0
         self._response_timeout = spec.response_timeout
         self._head_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -79,9 +74,7 @@ class LocalWorker:
     @property
     def begun(self) -> int:
         """Unanswered requests that it has begun, by its own account."""
-        if self._progress is not None:
-            self._begun = self._progress.read()
-        return max(self._begun - self._answered, 0)
+        return self._holding.begun
 
     @property
     def started_at(self) -> float:
@@ -155,7 +148,7 @@ class LocalWorker:
         finally:
             ends.close_theirs()
         self._child = child
-        self._progress = ends.progress
+        self._holding.progress = ends.progress
         model = self._spec.model.name
         self._output = [
             WorkerOutput(ends.stdout, model, logging.INFO, self._sink),
@@ -191,16 +184,14 @@ class LocalWorker:
         state = self._state
         if transport is None or (state is not WorkerState.READY and state is not WorkerState.BUSY):
             raise RuntimeError(f"Worker {self._id} of model {self._name} is {state}: it takes no batch.")
-        calls = self._calls + batch.calls
-        if calls > MAX_IN_FLIGHT:
+        if not self._holding.has_room_for(batch):
             raise RuntimeError(f"Worker {self._id} of model {self._name} would hold more than {MAX_IN_FLIGHT} calls.")
-        self._calls = calls
         requests = batch.requests
         buffers = messages.encode_calls(requests) if batch.apart else messages.encode_batch(requests)
         now = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._response_timeout, self._check_response)
-        if self._in_flight:
+        if self._holding:
             # It has enough to do until the loop comes round: all that is sent to it in this turn leaves in one write.
             if not self._held_back:
                 self._loop.call_soon(self._write_held_back)
@@ -210,7 +201,7 @@ class LocalWorker:
             if state is WorkerState.READY:
                 self._to(WorkerState.BUSY)
             _write(transport, buffers)
-        self._in_flight.append(batch)
+        self._holding.add(batch)
 
     def _write_held_back(self) -> None:
         buffers, self._held_back = self._held_back, []
@@ -232,7 +223,7 @@ class LocalWorker:
 
     def _check_response(self) -> None:
         self._timer = None
-        if not self._in_flight or self._exit is not None:
+        if not self._holding or self._exit is not None:
             return
         left = self._head_since + self._response_timeout - self._loop.time()
         if left > 0:
@@ -275,13 +266,11 @@ class LocalWorker:
     def _results(self, frame: bytes) -> None:
         try:
             results, metrics = messages.decode_results(frame)
-            batch = self._answered_by(len(results))
+            batch = self._holding.answered(len(results))
         except (messages.FrameError, struct.error, ValueError, TypeError) as error:
             self._broke_protocol(error)
             return
-        self._answered += len(results)
-        self._calls -= batch.calls
-        if self._in_flight:
+        if self._holding:
             self._head_since = self._loop.time()
         elif self._state is WorkerState.BUSY:
             self._to(WorkerState.READY)
@@ -289,17 +278,6 @@ class LocalWorker:
             self._sink(metrics)
         if self._listener is not None:
             self._listener.batch_done(self, batch, results)
-
-    def _answered_by(self, count: int) -> Batch:
-        """The batch that so many results answer, or the first calls of one. Raises FrameError."""
-        head = self._in_flight[0] if self._in_flight else None
-        if head is not None and count == len(head.requests):
-            return self._in_flight.popleft()
-        if head is None or not head.apart or not 0 < count < len(head.requests):
-            raise messages.FrameError(f"{count} results to no batch of that size")
-        part = Batch(head.requests[:count], apart=True)
-        del head.requests[:count]
-        return part
 
     def _broke_protocol(self, error: Exception) -> None:
         self._end_for(f"sent what is no answer ({error}) and was killed")
@@ -326,7 +304,7 @@ class LocalWorker:
                     self._write_held_back()
                     self._transport.write(messages.encode_control(messages.STOP, None))
         # One that holds nothing owes nobody an answer: whatever keeps it from ending must not keep others waiting.
-        patience = grace if self._in_flight else min(grace, _IDLE_GRACE)
+        patience = grace if self._holding else min(grace, _IDLE_GRACE)
         try:
             await asyncio.wait_for(asyncio.shield(self.gone), patience)
         except TimeoutError:
@@ -364,15 +342,10 @@ class LocalWorker:
             self._timer.cancel()
         for output in self._output:
             output.close()
-        if self._progress is not None:
-            self._begun = self._progress.read()
-            self._progress.close()
-            self._progress = None
         self.gone.set_result(None)
         loading = not self._loaded.done()
         self._to(WorkerState.DEAD)
-        unanswered = list(self._in_flight)
-        self._in_flight.clear()
+        unanswered = self._holding.let_go()
         if loading:
             words = list(self._output[1].tail) if self._output else []
             cause = self._cause if isinstance(self._cause, LoadFailed) else load_error(self._name, self._exit, words)
