@@ -71,8 +71,8 @@ def test_what_is_begun_counts_from_the_oldest_unanswered_request_and_survives_th
     assert holding.begun == 1
 
 
-def test_a_worker_that_writes_nonsense_over_its_progress_cannot_make_it_less_than_nothing(worker) -> None:
-    progress, holding = worker
+def test_a_worker_cannot_have_begun_less_than_nothing(worker) -> None:
+    _, holding = worker
     holding.add(batch(2))
     holding.answered(2)
     assert holding.begun == 0
