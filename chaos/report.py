@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from chaos import column
@@ -42,6 +43,13 @@ class Report:
             "|---|---|---:|---:|---:|---:|---:|",
             *self._rows(faults, verdicts),
         ]
+        if figures := self._figures(faults, verdicts):
+            lines += [
+                "",
+                "| measured | fault | store | times | median | largest |",
+                "|---|---|---|---:|---:|---:|",
+                *figures,
+            ]
         if results.points:
             lines += ["", "| exact points | scenario | hit | violations |", "|---|---|---:|---:|"]
             lines += [
@@ -65,6 +73,19 @@ class Report:
                     bad = sum(not each.held for each in of_fault)
                     numbers = f"{len(of_fault)} | {column.trials(fault.name, store)}"
                     rows.append(f"| {fault.what or fault.name} | {store} | {numbers} | {said[0]} | {said[1]} | {bad} |")
+        return rows
+
+    def _figures(self, faults: Sequence[Fault], verdicts: Sequence[Verdict]) -> list[str]:
+        """Milliseconds (`_ms`) and differences (`_more`) that trials measured, beside the numbers of calls."""
+        rows = []
+        for fault in faults:
+            for store in fault.stores:
+                of_fault = [each.counts for each in verdicts if (each.fault, each.store) == (fault.name, store)]
+                names = dict.fromkeys(name for counts in of_fault for name in counts if name.endswith(("_ms", "_more")))
+                for name in names:
+                    values = [counts[name] for counts in of_fault if name in counts]
+                    what = f"| {name} | {fault.what} | {store} | {len(values)} "
+                    rows.append(f"{what}| {median(values):.0f} | {max(values)} |")
         return rows
 
     def _findings(self) -> list[str]:

@@ -56,7 +56,7 @@ def _live_through(story: Story, place: Failpoint, action: str) -> None:
     try:
         story.booted(repeat=False)
     except Violation:
-        if action != "kill" or not _was_hit(story):
+        if not _was_hit(story, place, action):
             raise
         story.died()  # the boot itself passes this place: it ends what an earlier life had begun
         return
@@ -70,15 +70,19 @@ def _live_through(story: Story, place: Failpoint, action: str) -> None:
     _change_things(story, place, action)
 
 
-def _was_hit(story: Story) -> bool:
+def _was_hit(story: Story, place: Failpoint, action: str) -> bool:
+    """Whether the server has ended because of the place: a boot that a defect ends is as dirty as one that is killed."""
     process = story.site.process
-    return process is not None and process.poll() == -signal.SIGKILL
+    code = None if process is None else process.poll()
+    if action == "kill":
+        return code == -signal.SIGKILL
+    return action == "raise" and code == 1 and story.site.log().rstrip().endswith(f"FailpointReached: {place.name}")
 
 
 def _change_things(story: Story, place: Failpoint, action: str) -> None:
     """Load with every verb, until the place has had its chance; then the server is killed, unless the place did it."""
     story.load()
-    deadline = time.monotonic() + (6.0 if action == "kill" else 2.0)
+    deadline = time.monotonic() + (6.0 if action == "kill" else 1.5)
     process = story.site.process
     assert process is not None
     if place.kind == "failure":

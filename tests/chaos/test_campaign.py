@@ -74,7 +74,7 @@ def test_results_survive_an_interruption(tmp_path: Path) -> None:
 
 def test_a_report_counts_violations_and_never_errors_of_the_harness() -> None:
     results = Results(seed=42)
-    results.add(Verdict("kill", "sqlite", 1, 42, 1.5, counts={"ok": 7}), "abc")
+    results.add(Verdict("kill", "sqlite", 1, 42, 1.5, counts={"ok": 7, "ready_ms": 900}), "abc")
     assert results.held
     results.add(Verdict("kill", "sqlite", 2, 42, 1.5, error="harness"), "abc")
     assert not results.held
@@ -84,5 +84,6 @@ def test_a_report_counts_violations_and_never_errors_of_the_harness() -> None:
     assert not results.held
     text = Report(results).as_markdown([KILL])
     assert f"| {KILL.what} | sqlite | 3 | 300 | 9 | 1 | 1 |" in text
+    assert f"| ready_ms | {KILL.what} | sqlite | 1 | 900 | 900 |" in text
     assert "1 errors of the harness" in text
     assert "VIOLATION kill (sqlite, trial 3, abc): lost" in text
