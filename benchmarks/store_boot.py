@@ -123,7 +123,7 @@ def _write(names: list[str], wanted: bool, count: int, tx: Transaction, found: M
         journal.append(tx, _SERVER_ID, entry, replace(row, revision=number - 1))
         if number > seq + count - len(names):
             snapshot.put(tx, _SERVER_ID, row)
-    return None, counted(found, last_seq=seq + count)
+    return None, counted(found, last_seq=seq + count, entries=(found.entries or 0) + count)
 
 
 def _pack(config: StoreConfig, tx: Transaction, found: Meta) -> tuple[bool, Meta]:

@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("content", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("server_id", "first_seq", name="journal_segment_pkey"),
     )
+    op.add_column("store_meta", sa.Column("entries", sa.BigInteger))
 
 
 def downgrade() -> None:

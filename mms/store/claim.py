@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mms.errors import StoreInUse
 from mms.records import BootDecision, BootFacts, Incarnation, IncarnationState, ProcessIdentity
-from mms.store import attempts, incarnations, meta, snapshot
+from mms.store import attempts, incarnations, journal, meta, snapshot
 from mms.store.database import Transaction, now
 from mms.store.images import clean
 from mms.store.witness import Mark
@@ -60,6 +60,8 @@ def claim(
             last_seq=max(base.last_seq, lost.last_seq) + 1,
             commits=max(base.commits, lost.commits),
         )
+    if base.entries is None:
+        base = replace(base, entries=journal.count(tx, server_id))
     seen = facts(tx, server_id)
     decision = decide(seen)
     generations = max([base.generations, *(each.generation for each in seen.generations)])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 
 from mms.records import Begun, ChangeOutcome, JournalEntry, ModelKey, Operation, Registration
 from mms.store import images, segments
@@ -120,6 +120,12 @@ def image_before(tx: Transaction, server_id: str, failed: Entry) -> Registration
             return image
         image = earlier.before
     return None
+
+
+def count(tx: Transaction, server_id: str) -> int:
+    """How many entries there are, packed or not."""
+    loose = select(func.count()).select_from(journal).where(journal.c.server_id == server_id)
+    return tx.execute(loose).scalar_one() + segments.count(tx, server_id)
 
 
 def digests(tx: Transaction, server_id: str) -> set[str]:

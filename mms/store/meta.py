@@ -37,6 +37,7 @@ class Meta:
     generations: int
     pruned_seq: int
     created_at: datetime
+    entries: int | None
 
     @property
     def mark(self) -> Mark:
@@ -46,7 +47,7 @@ class Meta:
 
 def fresh(tx: Transaction) -> Meta:
     """The row of a store that has no history; not written yet."""
-    return Meta(str(uuid.uuid4()), 0, 0, 0, 0, 0, 0, now(tx))
+    return Meta(str(uuid.uuid4()), 0, 0, 0, 0, 0, 0, now(tx), 0)
 
 
 def read(tx: Transaction, server_id: str, *, lock: bool = False) -> Meta | None:

@@ -22,11 +22,12 @@ _NUMBERS_AT_ONCE = 500  # in one statement: databases limit that
 
 def prune(
     tx: Transaction, server_id: str, meta: Meta, *, keep_entries: int, older_than: datetime, segment_size: int
-) -> int:
-    """Remove entries that are neither among the newest `keep_entries` nor younger than `older_than`; returns the new horizon.
+) -> tuple[int, int]:
+    """Remove entries that are neither among the newest `keep_entries` nor younger than `older_than`.
 
-    The latest image of each model at or before the horizon stays, and so does whatever has no outcome yet: every point
-    from the horizon on can still be restored. Raises Altered.
+    Returns the new horizon, which is the newest number that may be gone, and how many entries were removed. The latest
+    image of each model at or before the horizon stays, and so does whatever has no outcome yet: every point from the horizon
+    on can still be restored. Raises Altered.
     """
     own = journal.c.server_id == server_id
     loose = tx.execute(select(func.min(journal.c.seq)).where(own, journal.c.at >= older_than)).scalar()
@@ -34,12 +35,12 @@ def prune(
     first_young = min(young, default=meta.last_seq + 1)
     horizon = min(first_young - 1, meta.last_seq - keep_entries, meta.pruned_seq + PRUNED_AT_ONCE)
     if horizon <= meta.pruned_seq:
-        return meta.pruned_seq
+        return meta.pruned_seq, 0
     heads = segments.heads(tx, server_id, up_to=horizon)
     needed = _needed(tx, server_id, heads, horizon)
-    _remove_loose(tx, server_id, horizon, needed)
-    _shrink(tx, server_id, heads, {seq for head in heads for seq in head.seqs if seq > horizon} | needed, segment_size)
-    return horizon
+    kept = {seq for head in heads for seq in head.seqs if seq > horizon} | needed
+    removed = _remove_loose(tx, server_id, horizon, needed) + _shrink(tx, server_id, heads, kept, segment_size)
+    return horizon, removed
 
 
 def keep_from(at: datetime, keep_days: float) -> datetime:
@@ -66,7 +67,7 @@ def _needed(tx: Transaction, server_id: str, heads: Sequence[Head], horizon: int
     return set(latest.values())
 
 
-def _remove_loose(tx: Transaction, server_id: str, horizon: int, needed: Collection[int]) -> None:
+def _remove_loose(tx: Transaction, server_id: str, horizon: int, needed: Collection[int]) -> int:
     own = journal.c.server_id == server_id
     settled = select(journal.c.seq).where(
         own, journal.c.seq <= horizon, journal.c.outcome != ChangeOutcome.PENDING.value
@@ -74,32 +75,35 @@ def _remove_loose(tx: Transaction, server_id: str, horizon: int, needed: Collect
     gone = [seq for seq in tx.execute(settled).scalars() if seq not in needed]
     for start in range(0, len(gone), _NUMBERS_AT_ONCE):
         tx.execute(delete(journal).where(own, journal.c.seq.in_(gone[start : start + _NUMBERS_AT_ONCE])))
+    return len(gone)
 
 
-def _shrink(tx: Transaction, server_id: str, heads: Sequence[Head], kept: Collection[int], size: int) -> None:
-    """Leave only the `kept` entries in these segments; what is left of neighbours comes together in one."""
+def _shrink(tx: Transaction, server_id: str, heads: Sequence[Head], kept: Collection[int], size: int) -> int:
+    """Leave only the `kept` entries in these segments, of neighbours in one; returns how many entries were removed."""
     run: list[Head] = []
-    held = opened = 0
+    held = opened = removed = 0
     for head in heads:
         left = sum(seq in kept for seq in head.seqs)
         if run and held + left > size:
-            opened += _rewrite(tx, server_id, run, kept)
+            done = _rewrite(tx, server_id, run, kept)
+            opened, removed = opened + done[0], removed + done[1]
             run, held = [], 0
         if opened >= REWRITTEN_AT_ONCE:
-            return
+            return removed
         run.append(head)
         held += left
-    _rewrite(tx, server_id, run, kept)
+    return removed + _rewrite(tx, server_id, run, kept)[1]
 
 
-def _rewrite(tx: Transaction, server_id: str, run: Sequence[Head], kept: Collection[int]) -> int:
-    """One segment in the place of several, with what is kept of them; returns how many were opened."""
-    if all(seq in kept for head in run for seq in head.seqs):
-        return 0
+def _rewrite(tx: Transaction, server_id: str, run: Sequence[Head], kept: Collection[int]) -> tuple[int, int]:
+    """One segment in the place of several, with what is kept of them; returns how many were opened and entries removed."""
+    removed = sum(seq not in kept for head in run for seq in head.seqs)
+    if not removed:
+        return 0, 0
     holding = [head for head in run if any(seq in kept for seq in head.seqs)]
     lines = [line for head in holding for line in segments.lines(tx, server_id, head, kept)]
     for head in run:
         segments.remove(tx, server_id, head)
     if lines:
         segments.add(tx, pack(server_id, [entry(line) for line in lines], lines))
-    return len(holding)
+    return len(holding), removed

@@ -115,6 +115,11 @@ def archives(tx: Transaction, server_id: str) -> set[str]:
     return {sha256 for text in named for sha256 in text.split("\n") if sha256}
 
 
+def count(tx: Transaction, server_id: str) -> int:
+    """How many entries all segments hold."""
+    return int(tx.execute(select(func.sum(journal_segment.c.entries)).where(_own(server_id))).scalar() or 0)
+
+
 def add(tx: Transaction, values: dict[str, Any]) -> None:
     """Write a segment."""
     tx.info.pop(_KEYS, None)

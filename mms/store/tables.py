@@ -51,7 +51,8 @@ def _seal() -> Column[str]:
 
 # One row per server: the fence, and the source of gap-free numbers. `commits` counts durable transactions, so that the
 # witness also misses a lost second transaction; `generations` is the newest generation number ever allotted, which a
-# recovery of an older one leaves alone; `pruned_seq` is the newest journal number that retention may have removed.
+# recovery of an older one leaves alone; `pruned_seq` is the newest journal number that retention may have removed; `entries`
+# is how many the journal holds, packed or not, so that none is ever missed in silence (null: not counted since an upgrade).
 store_meta = Table(
     "store_meta",
     metadata,
@@ -65,6 +66,7 @@ store_meta = Table(
     Column("pruned_seq", BigInteger, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     _seal(),
+    Column("entries", BigInteger),
     PrimaryKeyConstraint("server_id", name="store_meta_pkey"),
 )
 

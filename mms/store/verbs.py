@@ -140,7 +140,7 @@ class Verbs:
             if stored is not None:
                 raise Answer(stored)
             begun = changes.begin(tx, self._life(tx, found), found.last_seq + 1, change)
-            return begun, counted(found, last_seq=begun.seq)
+            return begun, counted(found, last_seq=begun.seq, entries=(found.entries or 0) + 1)
 
         begun = self._durable(work, essential=not change.after.wanted, place="begin")
         if isinstance(begun, Begun):
@@ -234,7 +234,7 @@ class Verbs:
         self._retained_at = time.monotonic()
 
         def work(tx: Transaction, found: Meta) -> tuple[None, Meta]:
-            horizon = retention.prune(
+            horizon, removed = retention.prune(
                 tx,
                 self._server,
                 found,
@@ -246,7 +246,7 @@ class Verbs:
             gone += attempts.prune(tx, self._server, before_epoch=self._epoch)
             if horizon == found.pruned_seq and not gone:
                 raise Answer(None)
-            return None, counted(found, pruned_seq=horizon)
+            return None, counted(found, pruned_seq=horizon, entries=(found.entries or 0) - removed)
 
         self._durable(work)
 

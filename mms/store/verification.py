@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sqlalchemy import RowMapping, Table, func, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
+from mms.store import journal as entries
 from mms.store import meta, segment, segments
 from mms.store.database import Transaction
 from mms.store.seal import intact
@@ -65,6 +66,7 @@ def _findings(tx: Transaction, server_id: str, within: bool) -> Iterator[str]:
     if readable:
         yield from _numbers(tx, server_id)
         yield from _overlaps(tx, server_id)
+        yield from _missing(tx, server_id)
 
 
 def pages(tx: Transaction, *, quick: bool) -> list[str]:
@@ -148,3 +150,11 @@ def _overlaps(tx: Transaction, server_id: str) -> Iterator[str]:
         head = segments.holding(tx, server_id, seq)
         if head is not None and seq in head.seqs:
             yield f"journal entry {seq} is there twice: in table journal and in the {head.what}"
+
+
+def _missing(tx: Transaction, server_id: str) -> Iterator[str]:
+    """Every entry has a hash, and so has their number: a removed one is missed as well."""
+    own = meta.read(tx, server_id)
+    held = entries.count(tx, server_id)
+    if own is not None and own.entries not in (None, held):
+        yield f"the journal has {held} entries, and should have {own.entries}"

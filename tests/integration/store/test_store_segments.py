@@ -482,6 +482,26 @@ async def test_segments_and_entries_do_not_overlap_nor_reach_beyond_the_store(pa
         await Store.open(packing)
 
 
+@pytest.mark.parametrize(
+    ("statement", "left"),
+    [
+        ("DELETE FROM journal", 6),
+        ("DELETE FROM journal_segment", 2),
+        ("DELETE FROM journal_segment WHERE first_seq = 3", 6),
+        ("DELETE FROM journal WHERE seq = 7", 7),
+    ],
+)
+async def test_a_removed_entry_is_missed_at_boot(packing: StoreConfig, statement: str, left: int) -> None:
+    await six_packed(packing)
+    async with life(replace(packing, journal_loose=9)) as store:
+        for name in "gh":
+            await registered(store, name)
+    assert offline.verify(packing) == []
+    execute(packing, statement)
+    with pytest.raises(StoreDamaged, match=f"the journal has {left} entries, and should have 8"):
+        await Store.open(packing)
+
+
 async def test_every_flipped_bit_of_a_segment_is_found_at_boot(sqlite_config: StoreConfig) -> None:
     """In the file itself, in whatever column it lies."""
     config = replace(sqlite_config, journal_loose=0, journal_segment=6)
