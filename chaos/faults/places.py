@@ -86,6 +86,8 @@ def _change_things(story: Story, place: Failpoint, action: str) -> None:
     process = story.site.process
     assert process is not None
     if place.kind == "failure":
+        if story.rng.random() < 0.5:
+            story.rest()  # the only load under way, when the server dies, is the one that fails
         _register_broken(story)
     while process.poll() is None and time.monotonic() < deadline:
         story.note_belongings()

@@ -13,10 +13,13 @@ from pathlib import Path
 import psutil
 
 from benchmarks.onnx_models import build_mlp
+from chaos.clients import Client
 from chaos.column import POSTGRES, SQLITE
 from chaos.faults.serving import must_come_back
 from chaos.faults.workers import STEADY, Callers, workers
-from chaos.site import Site, until
+from chaos.history import Verb
+from chaos.site import MODELS, Site, until
+from chaos.story import Story
 from chaos.trial import Fault, Trial
 from chaos.violation import Violation
 from tests.acceptance.running import make_model
@@ -173,15 +176,24 @@ def crashed_boots(trial: Trial) -> None:
         before: dict[str, int] = {}
         for number in range(RESTARTS + 3):
             if number == 3:
-                before = _kept(story.site)
+                before = _kept(story)
             story.load().wait_for(1)
             story.kill()
             story.boot()
-        _flat(before, _kept(story.site), trial)
+        _flat(before, _kept(story), trial)
 
 
-def _kept(site: Site) -> dict[str, int]:
-    """Of a living server: open files, threads, and files and folders beside the log."""
+def _kept(story: Story) -> dict[str, int]:
+    """Of a living server with no model: open files, threads, and files and folders beside the log."""
+    story.rest()
+    site = story.site
+    client = Client("tidier", site, story.history, story.rng)
+    try:
+        for model in MODELS:
+            client.change(Verb.REGISTER, model, {"min_workers": 1})  # its archive is unpacked, now if never before
+            client.change(Verb.UNREGISTER, model, {})
+    finally:
+        client.close()
     server = psutil.Process(site.pid)
     entries = sum(1 for path in site.folder.rglob("*") if "__pycache__" not in path.parts)
     return {"files": server.num_fds(), "threads": server.num_threads(), "entries": entries}
