@@ -128,6 +128,13 @@ def test_a_repeated_call_has_one_effect() -> None:
     assert check_repeats({}, told.calls, {"m": {"size": 2}}, anew)
 
 
+def test_a_change_of_unknown_outcome_may_happen_after_its_caller_was_told_so() -> None:
+    told = Told()(Verb.REGISTER)(Verb.UPDATE, UNKNOWN, size=5)(Verb.REMOVE, ABSENT, size=None)(Verb.UPDATE, OK, size=7)
+    replayed = Told()(Verb.UPDATE, OK, repeats=2, replayed=True, size=5).calls
+    assert told.wrong({"m": {"size": 7}}) == []
+    assert check_repeats({}, told.calls, {"m": {"size": 7}}, replayed) == []
+
+
 def test_a_repetition_of_a_repetition_may_tell_of_an_earlier_life() -> None:
     told = Told()(Verb.UNREGISTER, UNKNOWN, repeats=7)
     replayed = Told()(Verb.UNREGISTER, OK, repeats=1, replayed=True).calls

@@ -7,15 +7,21 @@ from pathlib import Path
 import pytest
 
 from chaos.catalogue import chosen
+from chaos.column import SQLITE
 from chaos.database import Databases
-from chaos.report import Points, Report
-from chaos.trial import SQLITE, Fault, Trial, Verdict, run_trial
+from chaos.results import Points, Results
+from chaos.trial import Fault, Trial, Verdict, run_trials
 from chaos.violation import Violation
 
 
+def verdicts_of(run: object, tmp_path: Path, *, count: int = 1) -> list[Verdict]:
+    fault = Fault("made-up", run, 1, 10)  # type: ignore[arg-type]
+    return list(run_trials(fault, SQLITE, 3, count, 17, Databases(), tmp_path / "kept"))
+
+
 def verdict_of(run: object, tmp_path: Path) -> Verdict:
-    fault = Fault("made-up", run, 1, 1)  # type: ignore[arg-type]
-    return run_trial(fault, SQLITE, 3, 17, Databases(), tmp_path / "kept", command="repeat it")
+    (verdict,) = verdicts_of(run, tmp_path)
+    return verdict
 
 
 def test_a_promise_that_held_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -36,7 +42,8 @@ def test_a_violation_keeps_the_folder_and_the_command_that_repeats_it(tmp_path: 
     kept = tmp_path / "kept" / "made-up-sqlite-17-3"
     assert (kept / "history.jsonl").read_text() == "a call\n"
     assert "a change is lost" in (kept / "violation.txt").read_text()
-    assert "repeat it" in (kept / "violation.txt").read_text()
+    repeated = "scripts/chaos --seed 17 --faults made-up --store sqlite --first 3 --trials 1 --no-crash-points"
+    assert repeated in (kept / "violation.txt").read_text()
 
 
 def test_a_failure_of_the_harness_is_no_violation_and_no_success(tmp_path: Path) -> None:
@@ -56,24 +63,42 @@ def test_the_same_seed_and_number_draw_the_same(tmp_path: Path) -> None:
     assert drawn[0] == drawn[1]
 
 
-def test_the_report_shows_a_zero_beside_its_number_of_trials_and_fails_for_one_violation(tmp_path: Path) -> None:
-    fault = Fault("made-up", lambda trial: None, 1, 1, (SQLITE,), what="an attack")
-    report = Report(17)
-    report.verdicts += [
-        Verdict("made-up", SQLITE, number, 17, 1.0, counts={"ok": 5, "unknown": 1}) for number in (1, 2)
-    ]
-    assert report.held
-    assert "| an attack | sqlite | 2 | 10 | 2 | 0 |" in report.as_markdown([fault])
-    report.verdicts.append(Verdict("made-up", SQLITE, 3, 17, 1.0, violation="lost", evidence="there"))
-    assert not report.held
-    assert "| an attack | sqlite | 3 | 10 | 2 | 1 |" in report.as_markdown([fault])
-    assert "VIOLATION made-up (sqlite, trial 3): lost" in report.as_markdown([fault])
-    report.write(tmp_path, [fault])
-    assert (tmp_path / "chaos.json").is_file()
+def test_trials_that_share_a_history_have_a_verdict_each_and_end_with_the_first_that_is_broken(tmp_path: Path) -> None:
+    drawn = []
+
+    def run(trial: Trial) -> None:
+        for rng in trial.rounds():
+            drawn.append(rng.random())
+            trial.figures["round_ms"] = len(drawn)
+            if len(drawn) == 3:
+                raise Violation("the third one broke")
+
+    first, second, third = verdicts_of(run, tmp_path, count=5)
+    assert [each.number for each in (first, second, third)] == [3, 4, 5]
+    assert [each.held for each in (first, second, third)] == [True, True, False]
+    assert second.counts == {"round_ms": 2}
+    assert len(set(drawn)) == 3
+    assert "--first 3 --trials 3" in (tmp_path / "kept" / "made-up-sqlite-17-5" / "violation.txt").read_text()
 
 
-def test_a_crash_point_that_was_not_survived_fails_the_report() -> None:
-    assert not Report(1, points=[Points("fresh", 9, ("lost",))]).held
+def test_what_breaks_after_the_last_round_belongs_to_the_last_trial(tmp_path: Path) -> None:
+    def run(trial: Trial) -> None:
+        for _ in trial.rounds():
+            pass
+        raise Violation("at the very end")
+
+    first, second = verdicts_of(run, tmp_path, count=2)
+    assert first.held
+    assert (second.number, second.violation) == (4, "at the very end")
+
+
+def test_rounds_that_were_not_made_are_no_trials(tmp_path: Path) -> None:
+    verdicts = verdicts_of(lambda trial: None, tmp_path, count=3)
+    assert "1 of 3 trials were made" in verdicts[-1].error
+
+
+def test_a_crash_point_that_was_not_survived_fails_the_results() -> None:
+    assert not Results(1, points=[("abc", Points("killed", "fresh", 9, ("lost",)))]).held
 
 
 def test_faults_are_chosen_by_name_and_by_beginning() -> None:
