@@ -70,10 +70,15 @@ class WantedState:
         `loads` counts the load that follows as an attempt, without a transaction of its own.
         """
         reached("change.checked")
-        begun = await self._store.begin(Change(operation, row, caller, loads))
+        change = Change(operation, row, caller, loads)
+        begun = await self._store.begin(change)
         if isinstance(begun, Replayed):
             return ChangeResult.from_response(begun.response)
-        reached("change.begun")
+        try:
+            reached("change.begun")
+        except Exception:
+            self._store.forsake(change)  # whoever asked is told that nobody knows, and from here on nobody does
+            raise
         name = row.key.name
         before = self.rows.get(name)
         if before is not None and before.key != begun.row.key:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from mms.errors import IdempotencyMismatch, StillRunning
+from mms.errors import IdempotencyMismatch, ModelConflict, StillRunning
 from mms.records import (
     Begun,
     Caller,
@@ -63,9 +63,10 @@ def answered(
     return None
 
 
-def begin(tx: Transaction, life: Life, seq: int, change: Change) -> Begun:
+def begin(tx: Transaction, life: Life, seq: int, change: Change, running: Callable[[int], bool]) -> Begun:
     """Write the row as wanted and the journal entry, pending, under the next number."""
     key = change.after.key
+    _supersede(tx, life, seq, key.name, running)
     before = snapshot.get(tx, life.server_id, life.generation, key)
     goes_on = before is not None and (before.wanted or not change.after.wanted)
     row = replace(
@@ -99,6 +100,20 @@ def begin(tx: Transaction, life: Life, seq: int, change: Change) -> Begun:
         # In one transaction with the charge: a crash between the two would charge the same death twice.
         attempts.close(tx, life.server_id, key, life.at)
     return Begun(seq, change.operation, row, before, change.loads)
+
+
+def _supersede(tx: Transaction, life: Life, by: int, name: str, running: Callable[[int], bool]) -> None:
+    """Fail this life's changes of a model that were committed without the server learning of it.
+
+    What comes now was decided without them and overwrites them. Left pending, such an entry would pass at the next boot for
+    a change that its server died in: its key would be answered as if it held, and a failed load would take back whatever
+    was acknowledged since.
+    """
+    for earlier in journal.unknown(tx, life.server_id, life.generation, life.epoch, name):
+        if not running(earlier):
+            message = f"Nobody knew that this change was committed, and journal entry {by} has overwritten it."
+            failure = {"error": ModelConflict.__name__, "message": message}
+            journal.close(tx, life.server_id, earlier, ChangeOutcome.FAILED, failure)
 
 
 def finish(

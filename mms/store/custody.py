@@ -32,14 +32,20 @@ class Custody:
         except Trouble as trouble:
             logger.warning("The lock could not be described: %s", trouble.message)
 
-    def testify(self, mark: Mark) -> None:
-        """Write the witness. The change is durable without it; what would be lost is the proof against going back in time."""
+    def testify(self, mark: Mark) -> bool:
+        """Write the witness; False where that fails: what was committed is not proven against a store that goes back in time."""
         try:
             self._witness.write(mark)
         except OSError as error:
             if not self._witness_failed:
-                logger.error("The witness %s cannot be written: %s", self._witness.path, error.strerror)
+                logger.error(
+                    "The witness %s cannot be written (%s): no change is taken until it can.",
+                    self._witness.path, error.strerror
+                )  # fmt: skip
             self._witness_failed = True
             self._witness.close()
-            return
+            return False
+        if self._witness_failed:
+            logger.warning("The witness %s can be written again.", self._witness.path)
         self._witness_failed = False
+        return True

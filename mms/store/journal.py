@@ -128,6 +128,13 @@ def count(tx: Transaction, server_id: str) -> int:
     return tx.execute(loose).scalar_one() + segments.count(tx, server_id)
 
 
+def unknown(tx: Transaction, server_id: str, generation: int, epoch: int, name: str) -> list[int]:
+    """Numbers of a model's entries of one life that have no outcome, ascending; they are never packed."""
+    where = (journal.c.server_id == server_id, journal.c.outcome == ChangeOutcome.PENDING.value)
+    of_model = select(journal.c.seq, journal.c.generation, journal.c.epoch, journal.c.name).where(*where)
+    return sorted(row.seq for row in tx.execute(of_model) if tuple(row)[1:] == (generation, epoch, name))
+
+
 def digests(tx: Transaction, server_id: str) -> set[str]:
     """SHA-256 of every archive that an entry names whose change did not fail."""
     where = (journal.c.server_id == server_id, journal.c.outcome != ChangeOutcome.FAILED.value)

@@ -114,9 +114,12 @@ class Store:
         try:
             return await self._call(partial(self._verbs.begin, change))
         except asyncio.CancelledError:
-            # It may be durable by now; a repetition under its key, or the next boot, takes it up.
-            self._thread.submit(self._verbs.forsake, change)
+            self.forsake(change)
             raise
+
+    def forsake(self, change: Change) -> None:
+        """Nobody works on a change that may be durable: a repetition under its key, or the next boot, takes it up."""
+        self._thread.submit(self._verbs.forsake, change)
 
     async def finish(
         self,
@@ -255,7 +258,7 @@ class Store:
             raise NotCommitted("The store is closed.")
         if self.health is StoreHealth.UNREACHABLE and self._probe is not None and not self._probe.done():
             # At once: the thread may be waiting for a connection, on behalf of the probe.
-            raise NotCommitted("The store cannot be reached at the moment; nothing was changed.")
+            raise NotCommitted("The store cannot be used at the moment; nothing was changed.")
         loop = asyncio.get_running_loop()
         try:
             return await _cut_short(loop.run_in_executor(self._thread, job), self._wire, CALL_LIMIT)

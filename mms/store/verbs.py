@@ -139,10 +139,10 @@ class Verbs:
             stored = changes.answered(tx, self._server, found.generation, change.caller, self._runs)
             if stored is not None:
                 raise Answer(stored)
-            begun = changes.begin(tx, self._life(tx, found), found.last_seq + 1, change)
+            begun = changes.begin(tx, self._life(tx, found), found.last_seq + 1, change, self._runs)
             return begun, counted(found, last_seq=begun.seq, entries=(found.entries or 0) + 1)
 
-        begun = self._durable(work, essential=not change.after.wanted, place="begin")
+        begun = self._durable(work, essential=not change.after.wanted, promise=True, place="begin")
         if isinstance(begun, Begun):
             self._working_on[begun.seq] = change
         return begun
@@ -317,11 +317,16 @@ class Verbs:
         return Life(self._server, self._epoch, found.generation, now(tx))
 
     def _durable(
-        self, work: Callable[[Transaction, meta.Meta], tuple[T, meta.Meta]], *, essential: bool = False, place: str = ""
+        self,
+        work: Callable[[Transaction, meta.Meta], tuple[T, meta.Meta]],
+        *,
+        essential: bool = False,
+        promise: bool = False,
+        place: str = "",
     ) -> T:
         if not self._epoch:
             raise NotCommitted("The store has not been claimed by this server.")
-        return self._writer.durable(work, essential=essential, place=place)
+        return self._writer.durable(work, essential=essential, promise=promise, place=place)
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         return self._writer.read(work)

@@ -101,21 +101,26 @@ class Writer:
         return made
 
     def durable(
-        self, work: Callable[[Transaction, Meta], tuple[T, Meta]], *, essential: bool = False, place: str = ""
+        self,
+        work: Callable[[Transaction, Meta], tuple[T, Meta]],
+        *,
+        essential: bool = False,
+        promise: bool = False,
+        place: str = "",
     ) -> T:
         """Run `work` in one fenced transaction and write the witness; it returns its result and the row as it shall be.
 
-        `essential` work may use the ballast; `place` names its failpoints. Raises NotCommitted, OutcomeUnknown, Fenced,
-        and whatever `work` raises.
+        `essential` work may use the ballast; of a `promise` somebody is told, and without the witness its outcome is unknown;
+        `place` names its failpoints. Raises NotCommitted, OutcomeUnknown, Fenced, and whatever `work` raises.
         """
         self._gate()
         try:
-            return self._attempt(work, place)
+            return self._attempt(work, promise, place)
         except Trouble as trouble:
             if trouble.kind is not Kind.FULL or not essential or self.ballast is None or not self.ballast.release():
                 raise self._refusal(trouble) from trouble
         try:
-            return self._attempt(work, place)
+            return self._attempt(work, promise, place)
         except Trouble as trouble:
             raise self._refusal(trouble) from trouble
 
@@ -142,7 +147,7 @@ class Writer:
         except Trouble as trouble:
             raise self._refusal(trouble) from trouble
 
-    def _attempt(self, work: Callable[[Transaction, Meta], tuple[T, Meta]], place: str) -> T:
+    def _attempt(self, work: Callable[[Transaction, Meta], tuple[T, Meta]], promise: bool, place: str) -> T:
         began = time.perf_counter()
         after: Meta | None = None
         try:
@@ -163,8 +168,12 @@ class Writer:
             if not self._landed(after):
                 raise self._refusal(Trouble(trouble.kind, trouble.message)) from trouble
         assert after is not None
-        self._committed(after, place)
+        proven = self._committed(after, place)
         self.counts.seconds += time.perf_counter() - began
+        if promise and not proven:
+            # A disk that breaks at this moment may take back what it has answered well.
+            self.counts.failed("unknown")
+            raise OutcomeUnknown("The store committed the change, but its witness cannot be written.")
         return result
 
     # --- guards ------------------------------------------------------------------------------------------------------
@@ -179,7 +188,7 @@ class Writer:
         if self._blocked:
             raise NotCommitted(self._blocked)
         if self.health is StoreHealth.UNREACHABLE:
-            raise NotCommitted("The store cannot be reached at the moment; nothing was changed.")
+            raise NotCommitted("The store cannot be used at the moment; nothing was changed.")
 
     def _fence(self, tx: Transaction) -> Meta:
         """The row as this life left it, or as a transaction left it whose outcome was unknown."""
@@ -290,8 +299,9 @@ class Writer:
         except Trouble as trouble:
             logger.debug("The store is still away: %s", trouble.message)
             return False
+        if not self._custody.testify(self.meta.mark):
+            return False
         self.health = StoreHealth.READ_ONLY if self._blocked else StoreHealth.OK
-        self._custody.testify(self.meta.mark)
         logger.warning("The store is back (%s).", meta.describe(self.meta.mark))
         return True
 
@@ -311,15 +321,19 @@ class Writer:
 
     # --- after a commit ----------------------------------------------------------------------------------------------
 
-    def _committed(self, after: Meta, place: str = "") -> None:
+    def _committed(self, after: Meta, place: str = "") -> bool:
+        """Take note and write the witness; False where that fails: nothing more is taken then until it can be written."""
         self.counts.commits += 1
         self.known, self._uncertain = after, None
         self._recovered_space()
         if place:
             failpoints.reached(f"{place}.after_commit")
-        self._custody.testify(after.mark)
+        proven = self._custody.testify(after.mark)
+        if not proven:
+            self.health = StoreHealth.UNREACHABLE
         if place:
             failpoints.reached(f"{place}.after_witness")
+        return proven
 
     def _recovered_space(self) -> None:
         if self.health is StoreHealth.READ_ONLY and not self._blocked:

@@ -107,7 +107,7 @@ async def test_changes_are_refused_at_once_while_the_store_is_away_and_it_comes_
             await begun(store, wish("lost"))
         assert store.health is StoreHealth.UNREACHABLE
         began = time.monotonic()
-        with pytest.raises(NotCommitted, match="cannot be reached"):
+        with pytest.raises(NotCommitted, match="cannot be used"):
             await begun(store, wish("lost"))
         await store.heartbeat({})
         assert time.monotonic() - began < 0.5
@@ -264,7 +264,7 @@ async def test_while_the_store_is_away_nobody_waits_for_the_probe(
         assert await asyncio.to_thread(proxy.struck.wait, 10)
         for _ in range(20):
             began = time.monotonic()
-            with pytest.raises(NotCommitted, match="cannot be reached"):
+            with pytest.raises(NotCommitted, match="cannot be used"):
                 await begun(store, wish("lost"))
             await store.heartbeat({})
             assert time.monotonic() - began < 0.3
