@@ -24,6 +24,7 @@ from chaos.violation import Violation
 
 BACK_WITHIN = 25.0
 _ENDS_WITHIN = 60.0
+_FREED_WITHIN = 10.0
 _BITES_WITHIN = 30.0
 WRITES = "pwrite64,pwritev,write,writev,ftruncate,fallocate"
 SYNCS = "fsync,fdatasync"
@@ -143,7 +144,11 @@ def _mount(image: Path, folder: Path) -> None:
 
 
 def _unmount(folder: Path) -> None:
+    """Unmount, and wait until the loop device has let go of the file: it does so a moment later, and may still write to it."""
     subprocess.run(["umount", str(folder)], check=True, capture_output=True)
+    image = str(folder.parent / "disk.img")
+    used = partial(subprocess.run, ["losetup", "-j", image], check=True, capture_output=True)
+    until(lambda: not used().stdout.strip(), _FREED_WITHIN, "loop device detached")
 
 
 def _break(folder: Path) -> None:
@@ -159,6 +164,7 @@ def _repair(folder: Path) -> None:
     if done.returncode > 1:  # 1: errors were corrected
         raise RuntimeError(f"the file system could not be repaired: {done.stdout}{done.stderr}")
     _mount(image, folder)
+    (folder / "writable").touch()  # else the harness has failed, not the server
 
 
 def read_only(trial: Trial) -> None:
