@@ -9,6 +9,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 FLUSH_INTERVAL = 0.2  # seconds: how old a line may get before it is in its file
+FLUSH_SOONEST = 0.005  # seconds: how soon the next flush may follow where lines come in masses
+FLUSH_BYTES = 32_768  # so many at a time: a megabyte at once keeps a processor busy that answers wait for
 ROLL_AT = 100 * 1024 * 1024  # bytes, as MMS
 KEPT_ROLLS = 5
 
@@ -25,16 +27,16 @@ class LineLog:
         self.write = self._lines.append
         self._broken = False
 
-    def flush(self) -> None:
-        """Put what was written into the file; called by one thread at a time."""
+    def flush(self) -> int:
+        """Put what was written into the file, and say how many bytes that were; called by one thread at a time."""
         count = len(self._lines)
         if not count:
-            return
-        lines = self._lines[:count]
+            return 0
+        content = b"".join(self._lines[:count])
         del self._lines[:count]
         try:
             with self._file.open("ab") as out:
-                out.write(b"".join(lines))
+                out.write(content)
                 size = out.tell()
             if size >= ROLL_AT:
                 self._roll()
@@ -44,6 +46,7 @@ class LineLog:
             self._broken = True
         else:
             self._broken = False
+        return len(content)
 
     def _roll(self) -> None:
         for number in range(KEPT_ROLLS - 1, 0, -1):
@@ -75,13 +78,15 @@ class LogFiles:
         return log
 
     def _run(self) -> None:
-        while not self._closing.wait(FLUSH_INTERVAL):
-            self._flush()
+        interval = FLUSH_INTERVAL
+        while not self._closing.wait(interval):
+            written = max(self._flush(), 1)
+            interval = min(max(interval * FLUSH_BYTES / written, FLUSH_SOONEST), FLUSH_INTERVAL)
         self._flush()
 
-    def _flush(self) -> None:
-        for log in tuple(self._logs):
-            log.flush()
+    def _flush(self) -> int:
+        """Flush every log; returns the bytes of the largest part."""
+        return max((log.flush() for log in tuple(self._logs)), default=0)
 
     def close(self) -> None:
         """Write what is left and end the thread."""
