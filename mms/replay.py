@@ -114,6 +114,7 @@ class Replay:
                 self._registry.hold(item.key, f"Model {item.key.name} is quarantined: {item.error}")
             elif _left_out(item):
                 self._registry.hold(item.key, f"Model {item.key.name} is not loaded: the server is in safe mode.")
+        self._registry.planned()
         for wave in sorted({item.wave for item in self._items}):
             self._waiting.extend(
                 position

@@ -137,6 +137,7 @@ class Server:
         await self._sweep()
         reached("boot.swept")
         await self._parts.engine.open()
+        self._registry.await_plan(self._settings.replay_wait)
         await self._parts.listeners.start()
         reached("boot.listening")
         replay = await self._plan()

@@ -202,13 +202,26 @@ class Registry:
 
     def __init__(self) -> None:
         self._entries: dict[str, ServedModel | _NotServed | _Expected] = {}
+        self._unplanned: _Expected | None = None
 
     def submit(self, request: InferenceRequest) -> None:
         """Hand the request to its model. Raises ModelNotFound, NoWorkerAvailable; it is then not accepted."""
-        entry = self._entries.get(request.model)
+        entry = self._entries.get(request.model) or self._unplanned
         if entry is None:
             raise ModelNotFound(f"Model not found: {request.model}")
         entry.submit(request)
+
+    # --- before the plan ---------------------------------------------------------------------------------------------
+
+    def await_plan(self, wait: float) -> None:
+        """Nobody knows yet which models there are: predictions wait, `wait` seconds at most, until `planned`."""
+        self._unplanned = _Expected(ModelKey("of that name", ""), wait, on_wanted=lambda _: None)
+
+    def planned(self) -> None:
+        """From now on a name that is not here is unknown; what waited is handed on, or refused."""
+        waiting, self._unplanned = self._unplanned, None
+        if waiting is not None:
+            waiting.hand_over(self.submit)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -256,7 +269,7 @@ class Registry:
         """Accepted requests without a result, over all models."""
         return sum(
             entry.in_flight if isinstance(entry, ServedModel) else entry.waiting if isinstance(entry, _Expected) else 0
-            for entry in self._entries.values()
+            for entry in (*self._entries.values(), self._unplanned)
         )
 
     # --- writing -----------------------------------------------------------------------------------------------------

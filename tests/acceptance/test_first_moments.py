@@ -81,3 +81,12 @@ def test_a_server_that_nobody_manages_stops_cleanly_at_once(server: RunningServe
     assert server.stop() == 0
     server.start()
     assert server.recovery()["decision"] == "MANIFEST"
+
+
+def test_a_prediction_that_comes_before_the_plan_waits_for_it(server: RunningServer) -> None:
+    """The port is open, but nobody has looked yet which models there are."""
+    server.environment["MMS_FAILPOINTS"] = "boot.listening=sleep:1"
+    server.launch()
+    wait_until(lambda: is_open(server.inference_url), what="an open port")
+    assert server.predict("slow").text == "ok"
+    assert httpx.post(f"{server.inference_url}/predictions/nobody", trust_env=False).status_code == 404

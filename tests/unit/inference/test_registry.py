@@ -28,6 +28,25 @@ async def test_a_name_that_nobody_knows_is_not_found():
     assert missing.value.message == "Model not found: x"
 
 
+async def test_before_the_plan_nobody_is_told_that_a_model_is_unknown():
+    registry = Registry()
+    registry.await_plan(5.0)
+    early, other = Asked("m", b"early"), Asked("x")
+    for one in (early, other):
+        registry.submit(one.request)
+    assert registry.in_flight == 2
+    model = served(MemoryEngine(echo))
+    await model.scale(1, 1)
+    registry.publish(model)
+    registry.planned()
+    assert await bodies([early]) == [b"early"]
+    assert isinstance(await other.answer(), ModelNotFound)
+    with pytest.raises(ModelNotFound):
+        registry.submit(Asked("x").request)
+    assert registry.in_flight == 0
+    await model.close()
+
+
 async def test_published_models_are_served_until_they_are_withdrawn():
     registry = Registry()
     service = InferenceService(registry)
