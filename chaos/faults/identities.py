@@ -16,6 +16,7 @@ from chaos.violation import Violation
 
 _LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 _TRIES = 200
+_KILLS = 5
 
 
 def process_1(trial: Trial) -> None:
@@ -49,43 +50,66 @@ def reused_pid(trial: Trial) -> None:
     with trial.story() as story:
         story.boot()
         for rng in trial.rounds():
-            story.load().wait_for(rng.randrange(2, 8))
-            pid = story.site.pid
-            story.kill()
-            if rng.random() < 0.5:
-                _launch_as(story, pid)
-                story.booted()
-                continue
-            stranger = _stranger(pid)
-            try:
-                story.boot()
-                if stranger.poll() is not None:
-                    raise Violation(f"a stranger with the dead server's pid {pid} was ended with {stranger.returncode}")
-            finally:
-                stranger.kill()
-                stranger.wait()
+            for _ in range(_KILLS):
+                story.load().wait_for(rng.randrange(2, 8))
+                pid = story.site.pid
+                story.kill()
+                try:
+                    _live_beside(story, pid, own=rng.random() < 0.5)
+                    break
+                except _Taken:
+                    story.boot()  # and another server's pid is tried
+            else:
+                raise RuntimeError(f"the pids of {_KILLS} dead servers were all taken by other programs")
+
+
+class _Taken(Exception):
+    """Another program of this machine was given the pid first, and lives on."""
+
+
+def _live_beside(story: Story, pid: int, *, own: bool) -> None:
+    """The next life, with that pid as its `own`, or beside a stranger who has it. Raises _Taken."""
+    if own:
+        _launch_as(story, pid)
+        story.booted()
+        return
+    stranger = _stranger(pid)
+    try:
+        story.boot()
+        if stranger.poll() is not None:
+            raise Violation(f"a stranger with the dead server's pid {pid} was ended with {stranger.returncode}")
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def _next_is(pid: int) -> None:
+    """Let the next process of this machine have that pid. Raises _Taken."""
+    if Path(f"/proc/{pid}").exists():
+        raise _Taken
+    _LAST_PID.write_text(str(pid - 1))
 
 
 def _launch_as(story: Story, pid: int) -> None:
     """Start the server with that pid; one that got another is killed before it has loaded anything."""
     for _ in range(_TRIES):
-        _LAST_PID.write_text(str(pid - 1))
+        _next_is(pid)
         story.site.launch()
         if story.site.pid == pid:
             return
         story.site.kill()
-    raise RuntimeError(f"the pid {pid} was not to be had in {_TRIES} attempts")
+    raise _Taken
 
 
 def _stranger(pid: int) -> subprocess.Popen[bytes]:
     for _ in range(_TRIES):
-        _LAST_PID.write_text(str(pid - 1))
+        _next_is(pid)
         process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
         if process.pid == pid:
             return process
         process.kill()
         process.wait()
-    raise RuntimeError(f"the pid {pid} was not to be had in {_TRIES} attempts")
+    raise _Taken
 
 
 def _no_namespaces() -> str:
