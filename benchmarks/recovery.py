@@ -113,14 +113,18 @@ class NoopBoots:
                 )
         return list(found.values())
 
+    def _register(self, running: Running, inference: str, management: str) -> None:
+        """Every model, through a management API that speaks as multi-model-server does."""
+        running.wait("GET", f"{inference}/ping")
+        for name in self._names:
+            wish = urlencode({"url": name, "initial_workers": 1, "synchronous": "true"})
+            running.wait("POST", f"{management}/models?{wish}")
+
     def _ours(self, ours: Ours, folder: Path, boots: Boots) -> None:
         inference, management, config = ours.configure(folder, self._store)
         running = ours.launch(folder, config, self._store)
         try:
-            running.wait("GET", f"{inference}/ping")
-            for name in self._names:
-                wish = urlencode({"url": name, "initial_workers": 1, "synchronous": "true"})
-                running.wait("POST", f"{management}/models?{wish}")
+            self._register(running, inference, management)
             running.kill()
             began = time.monotonic()
             running.launch()
@@ -142,10 +146,7 @@ class NoopBoots:
         inference, management, config = torchserve.configure(folder, self._store)
         running = torchserve.launch(folder, config, self._store)
         try:
-            running.wait("GET", f"{inference}/ping")
-            for name in self._names:
-                wish = urlencode({"url": name, "initial_workers": 1, "synchronous": "true"})
-                running.wait("POST", f"{management}/models?{wish}")
+            self._register(running, inference, management)
         finally:
             running.end()  # its head is a script: without it, the server itself would live on
         began = time.monotonic()
