@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, overload
 
 from mms.metrics.metrics_store import MetricsStore
 
@@ -69,6 +70,46 @@ class RequestProcessor:
         return self._response_header is None and self._code == 200 and not self._phrase
 
 
+class RequestProcessors(Sequence[RequestProcessor]):
+    """The processors of one call's requests, each made when the handler first asks for it: few handlers ever do.
+
+    `requests` are whatever `header_of` makes a request's headers of. `untouched` stays True until a processor is asked for.
+    """
+
+    __slots__ = ("_header_of", "_made", "_requests")
+
+    def __init__(self, requests: Sequence[Any], header_of: Callable[[Any], Mapping[str, Any]]) -> None:
+        self._requests = requests
+        self._header_of = header_of
+        self._made: list[RequestProcessor] | None = None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether every answer is still as plain as can be."""
+        return self._made is None
+
+    def _all(self) -> list[RequestProcessor]:
+        if self._made is None:
+            self._made = [RequestProcessor(partial(self._header_of, request)) for request in self._requests]
+        return self._made
+
+    @overload
+    def __getitem__(self, index: int) -> RequestProcessor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RequestProcessor]: ...
+    def __getitem__(self, index: int | slice) -> RequestProcessor | list[RequestProcessor]:
+        """As of a list."""
+        return self._all()[index]
+
+    def __iter__(self) -> Iterator[RequestProcessor]:
+        """As of a list."""
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        """How many requests the call has."""
+        return len(self._requests)
+
+
 class Context:
     """One for each loaded model; its request fields are set anew for each call of the handler."""
 
@@ -91,7 +132,7 @@ class Context:
             "server_version": mms_version,
         }
         self.request_ids: dict[int, str] | None = None
-        self.request_processor: list[RequestProcessor] | None = None
+        self.request_processor: Sequence[RequestProcessor] | None = None
         self.metrics: MetricsStore | None = None
 
     @property

@@ -19,22 +19,19 @@ class HeaderList(list[Header]):
         self.packed: bytes | None = None
 
 
-class Part:
-    """One named input of a request: a query parameter, a form field, a file, or the whole body under the name `body`.
+Part = tuple[str, str, bytes]
+"""One named input of a request: a query parameter, a form field, a file, or the whole body under the name `body`.
 
-    `content_type` is the MIME type without its parameters, empty for plain form fields and query parameters.
-    """
-
-    __slots__ = ("content_type", "name", "value")
-
-    def __init__(self, name: str, content_type: str, value: bytes) -> None:
-        self.name = name
-        self.content_type = content_type
-        self.value = value
+Name, content type and value, in the form in which it travels. The content type is the MIME type without its parameters, empty
+for plain form fields and query parameters.
+"""
 
 
 class InferenceResponse:
-    """One item's answer. `content_type` None sends no such header; `reason` empty sends an empty reason phrase, as MMS does."""
+    """One item's answer, where it is more than a body.
+
+    `content_type` None sends no such header; `reason` empty sends an empty reason phrase, as MMS does.
+    """
 
     status = 200
     reason = ""
@@ -56,25 +53,18 @@ class InferenceResponse:
         self.headers = headers
 
 
-class PlainResponse(InferenceResponse):
-    """200 and a body, as by far the most answers: nothing in it needs a look."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-
-Result = InferenceResponse | MmsError
+Result = bytes | InferenceResponse | MmsError
+"""What becomes of a request; bytes are 200 and this body, as by far the most answers: nothing in them needs a look."""
 
 
 class InferenceRequest:
     """One prediction on its way; front ends derive their own from it and say in `done` what becomes of the result.
 
-    `headers` are the request's own, as bytes in arrival order. `arrived` and `deadline` are event-loop times in seconds
-    (`deadline` is filled in from the model's settings on submission). A front end whose client has gone sets `cancelled`;
-    the request is then dropped, without a call of `done`, before it costs a worker anything.
+    `headers` are the request's own, as bytes in arrival order; `arrived` is an event-loop time in seconds. A front end whose
+    client has gone sets `cancelled`; the request is then dropped, without a call of `done`, before it costs a worker anything.
     """
 
-    __slots__ = ("arrived", "cancelled", "deadline", "headers", "id", "model", "parts")
+    __slots__ = ("arrived", "cancelled", "headers", "id", "model", "parts")
 
     def __init__(
         self, request_id: str, model: str, headers: Sequence[Header], parts: Sequence[Part], arrived: float
@@ -84,7 +74,6 @@ class InferenceRequest:
         self.headers = headers
         self.parts = parts
         self.arrived = arrived
-        self.deadline = 0.0
         self.cancelled = False
 
     def done(self, result: Result) -> None:

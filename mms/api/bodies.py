@@ -41,16 +41,16 @@ def parts_of(content_type: bytes, query: bytes, body: bytes) -> list[Part]:
     """
     mime = plain_type(content_type)
     if mime is not None and not query:
-        return [Part("body", mime, body)]
+        return [("body", mime, body)]
     parts = query_parts(query) if query else []
     if mime is not None:
-        parts.append(Part("body", mime, body))
+        parts.append(("body", mime, body))
     elif mime_type(content_type).lower() == FORM:
         parts += form_parts(body)
     elif boundary := parse_options_header(content_type)[1].get(b"boundary"):
         parts += multipart_parts(body, boundary)
     else:
-        parts.append(Part("body", mime_type(content_type), body))
+        parts.append(("body", mime_type(content_type), body))
     return parts
 
 
@@ -66,7 +66,7 @@ def pairs(text: bytes) -> list[tuple[str, bytes]]:
 
 def query_parts(query: bytes) -> list[Part]:
     """Query parameters as parts without a type."""
-    return [Part(name, "", value) for name, value in pairs(query)]
+    return [(name, "", value) for name, value in pairs(query)]
 
 
 def form_parts(body: bytes) -> list[Part]:
@@ -143,4 +143,4 @@ class _Collector:
         mime = ""
         if b"filename" in disposition:
             mime = mime_type(self._headers.get(b"content-type", b"application/octet-stream"))
-        self.parts.append(Part(name.decode("utf-8", "replace"), mime, bytes(self._data)))
+        self.parts.append((name.decode("utf-8", "replace"), mime, bytes(self._data)))

@@ -16,13 +16,23 @@ if TYPE_CHECKING:
     from mms.api.protocol import MmsProtocol
 
 
-class Exchange(Protocol):
+class Answering(Protocol):
+    """The request that a connection is busy with."""
+
+    @property
+    def received(self) -> bool:
+        """The request is read, whole."""
+
+    def disconnect(self) -> None:
+        """The client has gone."""
+
+
+class Exchange(Answering, Protocol):
     """What a connection does with a request: exchanges are started one after the other, in the order in which they came."""
 
-    answered: bool
-    """The answer is written, whole."""
-    received: bool
-    """The request is read, whole."""
+    @property
+    def answered(self) -> bool:
+        """The answer is written, whole."""
 
     def start(self) -> None:
         """All earlier requests of the connection are answered."""
@@ -32,9 +42,6 @@ class Exchange(Protocol):
 
     def receive_end(self) -> None:
         """The body is complete."""
-
-    def disconnect(self) -> None:
-        """The client has gone."""
 
 
 class ReadyAnswer:

@@ -65,34 +65,39 @@ class RequestHead:
 class KnownHead:
     """The head of a prediction that came whole in one piece: a client that repeats it word for word is not parsed again.
 
-    `raw` is the head, `size` bytes long, and `whole` the length of a request with it. `body_type` is set where the body is
-    the request's only part.
+    `raw` is the head, `size` bytes long, and `whole` the length of a request with it. `model` is meant, `body_type` is the
+    body's, which is the request's only part, and `log_line` what the log says of it where it is answered well.
     """
 
-    __slots__ = ("body_type", "head", "query", "raw", "route", "size", "whole")
+    __slots__ = ("body_type", "head", "log_line", "model", "raw", "size", "whole")
 
     MOST = 2048  # bytes that a connection keeps
 
-    def __init__(self, head: RequestHead, route: PredictionRoute, query: bytes) -> None:
+    def __init__(self, head: RequestHead, model: str, body_type: str, log_line: bytes, data: bytes, size: int) -> None:
         self.head = head
-        self.route = route
-        self.query = query
-        self.size = 0
-        self.raw = b""
-        self.whole = 0
-        self.body_type = None if route.query and query else plain_type(head.content_type)
+        self.model = model
+        self.body_type = body_type
+        self.log_line = log_line
+        self.raw = data[:size]
+        self.size = size
+        self.whole = len(data)
 
-    def learnt_from(self, data: bytes) -> KnownHead | None:
-        """This head as the bytes in which it came; None unless `data` is the head and a body of the declared length, no more."""
-        head = self.head
+    @classmethod
+    def learnt(cls, head: RequestHead, route: PredictionRoute, data: bytes, log_line: bytes) -> KnownHead | None:
+        """The head of the request that came as `data`; None where one like it may have to be looked at more closely.
+
+        That is so unless `data` is the head and a body of the declared length, no more, the path alone names the model, and
+        the body is one part.
+        """
         size = data.find(b"\r\n\r\n") + 4
-        framed = any(name.lower() in (b"transfer-encoding", b"upgrade") for name, _ in head.headers)
-        if framed or head.expects_continue or not head.keep_alive:
+        body_type = None if route.query and b"?" in head.url else plain_type(head.content_type)
+        if body_type is None or not route.model or not head.keep_alive or head.method == b"HEAD":
             return None
-        if not 4 <= size <= self.MOST or size + head.length != len(data):
+        if head.expects_continue or any(n.lower() in (b"transfer-encoding", b"upgrade") for n, _ in head.headers):
             return None
-        self.size, self.raw, self.whole = size, data[:size], len(data)
-        return self
+        if not 4 <= size <= cls.MOST or size + head.length != len(data):
+            return None
+        return cls(head, route.model, body_type, log_line, data, size)
 
 
 def origin_form(url: bytes) -> tuple[bytes, bytes]:

@@ -18,8 +18,23 @@ Resume = Callable[[], Awaitable[None]]
 """Leaves safe mode."""
 
 
+class Destination(Protocol):
+    """What stands behind a model's name at the moment."""
+
+    @property
+    def max_request_size(self) -> int | None:
+        """Most bytes of a body; None where the model is not served, and the server-wide limit counts."""
+
+    @property
+    def submit(self) -> Callable[[InferenceRequest], None]:
+        """Takes a request, as `PredictionService.predict` does."""
+
+
 class PredictionService(Protocol):
     """The data plane, as the prediction routes see it; every call is made on the event loop and returns at once."""
+
+    def find(self, name: str) -> Destination | None:
+        """Where a prediction for that model may go without a further look; to be asked for each one. None: `predict` says why."""
 
     def predict(self, request: InferenceRequest) -> None:
         """Take a request; its `done` is called later, once. Raises ModelNotFound, NoWorkerAvailable or another MmsError at once."""

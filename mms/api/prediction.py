@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mms.api.bodies import pairs, parts_of
 from mms.api.errors import error_answer
-from mms.api.head import RequestHead
+from mms.api.head import KnownHead, RequestHead
 from mms.api.json_text import MIME
-from mms.api.ports import PredictionService
+from mms.api.ports import Destination, PredictionService
 from mms.api.routes import PredictionRoute
 from mms.api.wire import CONTINUE, checked, reason_phrase, too_large
 from mms.errors import BadInput, MmsError, PredictionFailed
-from mms.request import InferenceRequest, InferenceResponse, Part, PlainResponse, Result
+from mms.request import InferenceRequest, InferenceResponse, Result
 
 if TYPE_CHECKING:
     from mms.api.protocol import MmsProtocol
@@ -24,18 +25,112 @@ logger = logging.getLogger(__name__)
 _JOINED = 65_536  # a body up to this many bytes is copied behind its head, so that both leave in one write
 
 
-class PredictionExchange(InferenceRequest):
-    """A prediction: the exchange that gathers the body, and the request that the service gets, in one."""
+class Prediction(InferenceRequest):
+    """A prediction: the exchange on the connection, and the request that the service gets, in one."""
 
-    answered = False
-    received = False
-    _started = False
-    _size = 0
+    __slots__ = ("_connection", "_head", "answered")
+
+    _connection: MmsProtocol
+    _head: RequestHead
+    answered: bool
+    received: bool
+
+    def disconnect(self) -> None:
+        """Give the request up; a worker that already has it will answer to nobody."""
+        self.answered = True
+        self.cancelled = True
+
+    def _hand_over(self, take: Callable[[InferenceRequest], None]) -> None:
+        try:
+            take(self)
+        except MmsError as error:
+            self.done(error)
+        except Exception as error:
+            logger.exception("A prediction could not be handed over.")
+            self.done(MmsError(f"{type(error).__name__} while the request was handed over."))
+
+    def done(self, result: Result) -> None:
+        """Write the answer."""
+        if not self.answered:
+            self.answered = True
+            self._write(result)
+
+    def _write(self, result: Result) -> None:
+        connection = self._connection
+        if isinstance(result, bytes):
+            result = InferenceResponse(result)
+        try:
+            if isinstance(result, InferenceResponse):
+                result = checked(result)
+        except PredictionFailed as error:
+            result = error
+        if isinstance(result, InferenceResponse):
+            status, reason, content_type = result.status, result.reason, result.content_type
+            body, headers = result.body, result.headers
+        else:
+            status, body = error_answer(result)
+            reason, content_type, headers = reason_phrase(status), MIME, ()
+        close = status >= 400 or connection.ending
+        wire = connection.site.wire
+        head_only = self._head.method == b"HEAD"
+        if len(body) <= _JOINED and not head_only:
+            connection.transport.write(wire.answer(status, reason, self.id, content_type, body, close, headers))
+        else:
+            connection.transport.write(wire.head(status, reason, self.id, content_type, len(body), close, headers))
+            if not head_only:
+                connection.transport.write(body)
+        connection.record(self._head, status, self.arrived)
+        connection.answer_written(self, close=close or not self._head.keep_alive)
+
+
+class KnownPrediction(Prediction):
+    """A prediction with a known head that came whole, with nothing before it: the short way, for nearly all there are."""
+
+    __slots__ = ("_known",)
+
+    received = True
+
+    def __init__(self, connection: MmsProtocol, known: KnownHead, body: bytes) -> None:
+        self.id = connection.site.request_ids.next()
+        self.model = known.model
+        self.headers = known.head.headers
+        self.parts = (("body", known.body_type, body),)
+        self.arrived = time.monotonic()
+        self.cancelled = False
+        self.answered = False
+        self._connection = connection
+        self._head = known.head
+        self._known = known
+
+    def hand_over(self, to: Destination) -> None:
+        """Begin: there is nothing to wait for."""
+        self._hand_over(to.submit)
+
+    def done(self, result: Result) -> None:
+        """Write the answer; most are a body and nothing else."""
+        if self.answered:
+            return
+        self.answered = True
+        connection = self._connection
+        if type(result) is bytes and len(result) <= _JOINED and not connection.draining:
+            connection.answer_plainly(self, self._known.log_line, result)
+        else:
+            self._write(result)
+
+
+class PredictionExchange(Prediction):
+    """Any other prediction: gathers the body."""
+
+    __slots__ = ("_chunks", "_limit", "_query", "_route", "_size", "_started", "received")
 
     def __init__(  # what an InferenceRequest is made of comes with the end of the body
         self, connection: MmsProtocol, head: RequestHead, route: PredictionRoute, query: bytes, limit: int
     ) -> None:
         self.cancelled = False
+        self.answered = False
+        self.received = False
+        self._started = False
+        self._size = 0
         self._connection = connection
         self._head = head
         self._route = route
@@ -71,22 +166,6 @@ class PredictionExchange(InferenceRequest):
         if self._started and not self.answered:
             self._submit()
 
-    def serve_whole(self, body_type: str, body: bytes) -> None:
-        """Begin with a body that is here, whole, within the limit and the only part: the short way through all of the above."""
-        self.received = True
-        site = self._connection.site
-        self.arrived = time.monotonic()
-        self.id = site.request_ids.next()
-        self.model = self._route.model or ""
-        self.headers = self._head.headers
-        self.parts = (Part("body", body_type, body),)
-        self._hand_over(site.service)
-
-    def disconnect(self) -> None:
-        """Give the request up; a worker that already has it will answer to nobody."""
-        self.answered = True
-        self.cancelled = True
-
     def _submit(self) -> None:
         head = self._head
         route = self._route
@@ -105,55 +184,7 @@ class PredictionExchange(InferenceRequest):
             return
         self.model = model
         self.headers = head.headers
-        self._hand_over(site.service)
-
-    def _hand_over(self, service: PredictionService) -> None:
-        try:
-            service.predict(self)
-        except MmsError as error:
-            self.done(error)
-        except Exception as error:
-            logger.exception("A prediction could not be handed over.")
-            self.done(MmsError(f"{type(error).__name__} while the request was handed over."))
-
-    def done(self, result: Result) -> None:
-        """Write the answer."""
-        if self.answered:
-            return
-        self.answered = True
-        head = self._head
-        if type(result) is PlainResponse and head.method != b"HEAD" and len(result.body) <= _JOINED:
-            connection = self._connection
-            if not connection.draining:
-                connection.answer_plainly(self, head, result.body)
-                return
-        self._write(result)
-
-    def _write(self, result: Result) -> None:
-        """Any answer."""
-        connection = self._connection
-        if isinstance(result, InferenceResponse) and type(result) is not PlainResponse:
-            try:
-                result = checked(result)
-            except PredictionFailed as error:
-                result = error
-        if isinstance(result, InferenceResponse):
-            status, reason, content_type = result.status, result.reason, result.content_type
-            body, headers = result.body, result.headers
-        else:
-            status, body = error_answer(result)
-            reason, content_type, headers = reason_phrase(status), MIME, ()
-        close = status >= 400 or connection.ending
-        wire = connection.site.wire
-        head_only = self._head.method == b"HEAD"
-        if len(body) <= _JOINED and not head_only:
-            connection.transport.write(wire.answer(status, reason, self.id, content_type, body, close, headers))
-        else:
-            connection.transport.write(wire.head(status, reason, self.id, content_type, len(body), close, headers))
-            if not head_only:
-                connection.transport.write(body)
-        connection.record(self._head, status, self.arrived)
-        connection.answer_written(self, close=close or not self._head.keep_alive)
+        self._hand_over(site.service.predict)
 
     def _refuse(self) -> None:
         self.answered = True

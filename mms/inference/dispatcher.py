@@ -83,7 +83,9 @@ class Dispatcher:
             self.stats.rejected += 1
             raise NoWorkerAvailable(self._refusal)
         self.stats.accepted += 1
-        self._queue.append(request)
+        waiting.append(request)
+        if not self._queue.watched:
+            self._queue.watch()
         if len(waiting) >= self._pump_from and not self._pump_due:
             self._pump_due = True
             # At the end of this turn of the loop: what else arrives in it shares the batch and the write.
@@ -183,7 +185,7 @@ class Dispatcher:
         if not desk.batches:
             self._batching.left(now, len(requests))
         self._desks.hand(desk, batch, now)
-        self.stats.wait.observe_all([now - request.arrived for request in requests])
+        self.stats.wait.observe_since([request.arrived for request in requests], now)
 
     def _wake_at(self, until: float, now: float) -> None:
         """See that `_pump` runs at `until` at the latest; an earlier timer that is already set is kept, it only looks once more."""
@@ -213,7 +215,7 @@ class Dispatcher:
             self._batching.answered(rows, turn, outstanding)
         self._sending_ahead.answered(turn)
         self.stats.batch(rows, calls, turn)
-        self.stats.total.observe_all([now - request.arrived for request in requests])
+        self.stats.total.observe_since([request.arrived for request in requests], now)
         if not desk.batches and len(self._waiting) >= self._batch_size:
             # The worker stands still: its next batch goes first, the answers after it.
             self._pump_from = 1

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from mms.errors import MmsError
 from mms.inference.stats import ModelStats
-from mms.request import InferenceRequest, InferenceResponse, PlainResponse, Result
+from mms.request import InferenceRequest, Result
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Ending:
             if request.cancelled:
                 cancelled += 1
                 continue
-            if type(result) is not PlainResponse and not isinstance(result, InferenceResponse):
+            if type(result) is not bytes and isinstance(result, MmsError):
                 failed += 1
             try:
                 request.done(result)

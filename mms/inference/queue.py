@@ -17,8 +17,8 @@ PURGE_INTERVAL = 0.05  # seconds: how often a full queue may be searched for req
 class RequestQueue:
     """`waiting` is the queue itself, for the hot path to look at and append to; `patience` is how long one may wait in it.
 
-    All requests have the same patience, so they expire in the order in which they came, and one timer is enough. `on_expired`
-    is called after some may have.
+    All requests have the same patience, so they expire in the order in which they came, and one timer is enough: whoever
+    appends while it is not `watched` calls `watch`. `on_expired` is called after some may have.
     """
 
     __slots__ = (
@@ -32,6 +32,7 @@ class RequestQueue:
         "_timer",
         "patience",
         "waiting",
+        "watched",
     )
 
     def __init__(
@@ -51,31 +52,25 @@ class RequestQueue:
         self._clock = clock
         self._on_expired = on_expired
         self._loop = asyncio.get_running_loop()
+        self.watched = False
         self._timer: asyncio.TimerHandle | None = None
         self._next_purge = 0.0
-
-    def append(self, request: InferenceRequest) -> None:
-        """Take a request in, with its deadline."""
-        request.deadline = request.arrived + self.patience
-        self.waiting.append(request)
-        if self._timer is None:
-            self._watch()
 
     def put_back(self, requests: list[InferenceRequest]) -> None:
         """Give back, in their order, requests that no worker has begun."""
         self.waiting.extendleft(reversed(requests))
-        self._watch()
+        self.watch()
 
     def take(self, size: int, now: float) -> list[InferenceRequest]:
         """The next `size` requests that are still wanted; the others end here and cost no worker anything."""
         waiting = self.waiting
+        if waiting and waiting[0].arrived <= now - self.patience:
+            self._drop_old(now)
         requests: list[InferenceRequest] = []
         while waiting and len(requests) < size:
             request = waiting.popleft()
             if request.cancelled:
                 self._stats.cancelled += 1
-            elif request.deadline <= now:
-                self._expire(request)
             else:
                 requests.append(request)
         return requests
@@ -94,9 +89,7 @@ class RequestQueue:
     def allow(self, patience: float) -> None:
         """A new patience, in seconds, also for those who wait already."""
         self.patience = patience
-        for request in self.waiting:
-            request.deadline = request.arrived + patience
-        self._watch()
+        self.watch()
 
     def drop(self, refusal: str) -> None:
         """No worker is there and none will come: end all."""
@@ -109,27 +102,26 @@ class RequestQueue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.watched = False
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """Set the timer to the deadline of the oldest; it is not moved when that one leaves, it only looks once too often then."""
         self.close()
         if self.waiting:
-            delay = max(self.waiting[0].deadline - self._clock(), 0.001)
-            self._timer = self._loop.call_later(delay, self._expire_old)
+            delay = max(self.waiting[0].arrived + self.patience - self._clock(), 0.001)
+            self._timer = self._loop.call_later(delay, self._time_is_over)
+            self.watched = True
 
-    def _expire_old(self) -> None:
-        now = self._clock()
-        waiting = self.waiting
-        while waiting and (waiting[0].cancelled or waiting[0].deadline <= now):
-            request = waiting.popleft()
-            if request.cancelled:
-                self._stats.cancelled += 1
-            else:
-                self._expire(request)
-        self._timer = None
-        self._watch()
+    def _time_is_over(self) -> None:
+        self._drop_old(self._clock())
+        self.watch()
         self._on_expired()
 
-    def _expire(self, request: InferenceRequest) -> None:
+    def _drop_old(self, now: float) -> None:
+        waiting = self.waiting
+        since = now - self.patience
+        old = []
+        while waiting and (waiting[0].cancelled or waiting[0].arrived <= since):
+            old.append(waiting.popleft())
         error = DeadlineExceeded(f"No worker of model {self._model} was free within {self.patience:g} seconds.")
-        self._stats.expired += self._ending.refuse((request,), error)
+        self._stats.expired += self._ending.refuse(old, error)

@@ -158,7 +158,6 @@ class _Expected:
         """Keep the request for at most the wait; the first one asks for the model to be brought back earlier."""
         if self._wait <= 0 or len(self._requests) >= self.CAPACITY:
             raise NoWorkerAvailable(f"Model {self.key.name} is still being brought back after a restart.")
-        request.deadline = request.arrived + self._wait
         self._requests.append(request)
         if len(self._requests) == 1:
             self._watch()
@@ -170,12 +169,12 @@ class _Expected:
         return len(self._requests)
 
     def _watch(self) -> None:
-        delay = max(self._requests[0].deadline - time.monotonic(), 0.001)
+        delay = max(self._requests[0].arrived + self._wait - time.monotonic(), 0.001)
         self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
 
     def _expire(self) -> None:
-        now = time.monotonic()
-        late = [request for request in self._requests if request.deadline <= now]
+        since = time.monotonic() - self._wait
+        late = [request for request in self._requests if request.arrived <= since]
         del self._requests[: len(late)]
         if self._requests:
             self._watch()
@@ -202,6 +201,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._entries: dict[str, ServedModel | _NotServed | _Expected] = {}
+        self.find: Callable[[str], ServedModel | _NotServed | _Expected | None] = self._entries.get
+        """What stands behind a name, placeholders included: takes requests, and changes whenever a model does."""
         self._unplanned: _Expected | None = None
 
     def submit(self, request: InferenceRequest) -> None:

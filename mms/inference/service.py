@@ -18,6 +18,7 @@ class InferenceService:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._stopping = False
+        self.find = registry.find
         self.max_request_size = registry.max_request_size
 
     def predict(self, request: InferenceRequest) -> None:
@@ -57,6 +58,7 @@ class InferenceService:
     async def drain(self, seconds: float) -> bool:
         """Accept no more and wait until everything accepted is answered; False where `seconds` were not enough."""
         self._stopping = True
+        self.find = _nowhere
         try:
             async with asyncio.timeout(seconds):
                 while self._registry.in_flight:
@@ -65,3 +67,7 @@ class InferenceService:
         except TimeoutError:
             return False
         return True
+
+
+def _nowhere(_name: str) -> None:
+    """Where predictions may go while the server stops."""

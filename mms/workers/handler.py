@@ -15,16 +15,15 @@ import time
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mms.context import Context, RequestProcessor
+from mms.context import Context, RequestProcessor, RequestProcessors
 from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
 from mms.metrics.dimension import Dimension
 from mms.metrics.metric import Metric
 from mms.metrics.metrics_store import MetricsStore
-from mms.request import InferenceResponse, PlainResponse, Result
+from mms.request import InferenceResponse, Result
 from mms.service import PredictionException, Service
 from mms.workers.messages import WireRequest, unpack_headers
 from mms.workers.payloads import decode_part, encode_output
@@ -154,8 +153,9 @@ def _classes_of(module: types.ModuleType) -> list[type]:
 
 def _properties(request: WireRequest) -> dict[str, Any]:
     """What a handler may ask of a request: a mapping for each parameter, and its headers."""
-    properties: dict[str, Any] = {name: {"content-type": kind} for name, kind, _ in request.parts}
-    properties.update(unpack_headers(request.headers))
+    _, headers, parts = request
+    properties: dict[str, Any] = {name: {"content-type": kind} for name, kind, _ in parts}
+    properties.update(unpack_headers(headers))
     return properties
 
 
@@ -191,54 +191,57 @@ class Model:
 
     def predict(self, requests: Sequence[WireRequest]) -> tuple[list[Result], bytes]:
         """One result a request, by position, and the metric lines that the call left behind."""
-        if len(requests) == 1:
-            return self._predict_one(requests[0])
-        results: list[Result | None] = [None] * len(requests)
-        places: list[int] = []
-        inputs: list[dict[str, Any]] = []
+        try:
+            inputs = [self._input(request) for request in requests]
+        except BadInput as error:
+            return ([error], _NO_METRICS) if len(requests) == 1 else self._predict_good(requests)
+        results, metrics = self._call(inputs, requests)
+        return (results, metrics) if results is not None else self._predict_each(requests)
+
+    def _predict_good(self, requests: Sequence[WireRequest]) -> tuple[list[Result], bytes]:
+        """As `predict`, of requests some of which cannot be read: those are refused, the others make the call."""
+        results: dict[int, Result] = {}
+        good: dict[int, WireRequest] = {}
         for place, request in enumerate(requests):
             try:
-                inputs.append(self._input(request))
+                self._input(request)
             except BadInput as error:
                 results[place] = error
             else:
-                places.append(place)
-        if not places:
-            return [result for result in results if result is not None], _NO_METRICS
-        answers, metrics = self._call(inputs, [requests[place] for place in places])
-        if answers is None:
-            # The handler raised on several: each gets one more try of its own, so that one bad request fails alone.
-            for place in places:
-                # Decoded again: the first call may have changed what it was given.
-                single, lines = self._call([self._input(requests[place])], [requests[place]])
-                results[place] = single[0] if single else None
-                metrics += lines
-        else:
-            for place, answer in zip(places, answers, strict=True):
-                results[place] = answer
-        return [result for result in results if result is not None], metrics
+                good[place] = request
+        metrics = _NO_METRICS
+        if good:
+            answers, metrics = self.predict(list(good.values()))
+            results.update(zip(good, answers, strict=True))
+        return [results[place] for place in range(len(requests))], metrics
 
-    def _predict_one(self, request: WireRequest) -> tuple[list[Result], bytes]:
-        try:
-            value = self._input(request)
-        except BadInput as error:
-            return [error], _NO_METRICS
-        results, metrics = self._call([value], (request,))
-        return results or [], metrics
+    def _predict_each(self, requests: Sequence[WireRequest]) -> tuple[list[Result], bytes]:
+        """One more try for each request of a call on which the handler raised, so that one bad request fails alone."""
+        answers, metrics = [], []
+        for request in requests:
+            # Decoded again: the first call may have changed what it was given.
+            results, lines = self.predict((request,))
+            answers += results
+            metrics.append(lines)
+        return answers, b"".join(metrics)
 
     def _input(self, request: WireRequest) -> dict[str, Any]:
+        values: dict[str, Any] = {}
         if self._decode:
-            return {name: decode_part(name, content_type, value) for name, content_type, value in request.parts}
-        return {name: bytearray(value) for name, _, value in request.parts}
+            for name, content_type, value in request[2]:
+                values[name] = decode_part(name, content_type, value)
+        else:
+            for name, _, value in request[2]:
+                values[name] = bytearray(value)
+        return values
 
     def _call(self, inputs: list[dict[str, Any]], requests: Sequence[WireRequest]) -> tuple[list[Result] | None, bytes]:
         """Results of one call, or None where the handler raised on a batch of several and the items are to be tried alone."""
         count = len(inputs)
         context = self._context
-        context.request_ids = {index: request.id for index, request in enumerate(requests)}
-        context.request_processor = processors = [
-            RequestProcessor(partial(_properties, request)) for request in requests
-        ]
+        ids = [request[0] for request in requests]
+        context.request_ids = dict(enumerate(ids))
+        context.request_processor = processors = RequestProcessors(requests, _properties)
         context.metrics = store = MetricsStore(context.request_ids, context.model_name)
         started = time.perf_counter()
         try:
@@ -259,8 +262,8 @@ class Model:
         failure = self._wrong_output(output, count)
         if failure is not None:
             return [failure] * count, _lines(store)
-        results = [self._result(value, processor) for value, processor in zip(output, processors, strict=True)]
-        line = self._time_line.of(milliseconds, ",".join([request.id for request in requests]))
+        results = self._results(output, processors)
+        line = self._time_line.of(milliseconds, ",".join(ids))
         return results, _lines(store, line)
 
     def _wrong_output(self, output: Any, count: int) -> PredictionFailed | None:
@@ -273,7 +276,14 @@ class Model:
             return PredictionFailed("number of batch response mismatched", 503)
         return None
 
-    def _result(self, value: Any, processor: RequestProcessor) -> Result:
+    def _results(self, output: list[Any], processors: RequestProcessors) -> list[Result]:
+        if not processors.untouched:
+            return [self._result(value, processor) for value, processor in zip(output, processors, strict=True)]
+        most = self._max_response_size
+        return [value if type(value) is bytes and len(value) <= most else self._result(value, None) for value in output]
+
+    def _result(self, value: Any, processor: RequestProcessor | None) -> Result:
+        """One item's result; `processor` None where nobody has asked for it, so that it says nothing."""
         if isinstance(value, MmsError):  # the built-in handler refuses single requests this way
             return value
         try:
@@ -285,8 +295,8 @@ class Model:
             return ResponseTooLarge(
                 f"The response of {len(body)} bytes exceeds the max_response_size of {self._max_response_size} bytes."
             )
-        if processor.answered_plainly:
-            return PlainResponse(body)
+        if processor is None or processor.answered_plainly:
+            return body
         headers = dict(processor.get_response_headers())
         content_type = headers.pop("content-type", None)
         return InferenceResponse(

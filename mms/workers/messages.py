@@ -2,9 +2,9 @@
 
 A frame is `<length u64><kind u8>` and a payload; the length counts the whole frame. Requests come in a BATCH frame where one
 handler call takes them all, in a CALLS frame where each has its own; the answers to a CALLS frame may come in several
-RESULTS frames. Metadata of requests travels as one marshalled
-list (both ends are the same interpreter), large payloads follow it as they are and are never joined; results come back as a
-table of fixed rows and then their bytes, read without trusting the worker.
+RESULTS frames, or BODIES frames where each is nothing but a body. Metadata of requests travels as one marshalled list (both
+ends are the same interpreter), large payloads follow it as they are and are never joined; results come back as a table of
+fixed rows and then their bytes, read without trusting the worker.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 import marshal
 import socket
 import struct
+from array import array
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, cast
 
 import orjson
 
 from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
-from mms.request import Header, HeaderList, InferenceRequest, InferenceResponse, PlainResponse, Result
+from mms.request import Header, HeaderList, InferenceRequest, InferenceResponse, Part, Result
 
 LOAD: Final = 1
 BATCH: Final = 2
@@ -28,6 +29,7 @@ CALLS: Final = 5
 LOADED: Final = 16
 LOAD_FAILED: Final = 17
 RESULTS: Final = 18
+BODIES: Final = 19
 
 Buffers = list[bytes]
 """Consecutive pieces of one or more frames, to be written in this order."""
@@ -37,9 +39,10 @@ PartValue = tuple[str, str, bytes | memoryview]
 
 _HEAD = struct.Struct("<QB")
 _BATCH = struct.Struct("<QBII")  # length, kind, requests, bytes of metadata
-_RESULTS = struct.Struct("<QBII")  # length, kind, rows, bytes of metric lines
+_RESULTS = struct.Struct("<QBII")  # length, kind, rows, bytes of metric lines; of BODIES as well
 _ROW = struct.Struct("<BHHHII")  # kind, status, lengths of reason, content type, headers, body
-_RESPONSE, _PREDICTION_FAILED, _TOO_LARGE, _BAD_INPUT, _PLAIN = range(5)
+_LENGTH = "I"  # of one body in the table of a BODIES frame
+_RESPONSE, _PREDICTION_FAILED, _TOO_LARGE, _BAD_INPUT, _BODY = range(5)
 _NO_CONTENT_TYPE = 0xFFFF
 _INLINE = 8192  # a payload up to this many bytes is cheaper copied into the metadata than written on its own
 _JOIN = 65536  # a frame up to this many bytes is cheaper joined than written in pieces
@@ -52,12 +55,8 @@ class FrameError(Exception):
     """The other side sent bytes that are no frame."""
 
 
-class WireRequest(NamedTuple):
-    """One request as the worker sees it; `headers` stays packed until the handler asks for them."""
-
-    id: str
-    headers: bytes
-    parts: list[PartValue]
+WireRequest = tuple[str, bytes, Sequence[PartValue]]
+"""One request as the worker sees it: id, headers and parts; the headers stay packed until the handler asks for them."""
 
 
 def kind_of(frame: bytes) -> int:
@@ -85,22 +84,17 @@ def decode_control(frame: bytes) -> Any:
 def encode_batch(requests: Sequence[InferenceRequest], kind: int = BATCH) -> Buffers:
     """One frame for `requests`, as pieces to be written in order; payloads above 8 KiB are the callers' own objects, not copies."""
     tail: Buffers = []
-    size = 0
     rows = []
     for request in requests:
         headers = request.headers
         packed = headers.packed if type(headers) is HeaderList else None
-        parts: list[tuple[str, str, bytes | int]] = []
-        for part in request.parts:
-            value = part.value
-            length = len(value)
-            if length > _INLINE:
-                tail.append(value)
-                size += length
-                parts.append((part.name, part.content_type, length))
-            else:
-                parts.append((part.name, part.content_type, value))
+        parts: Sequence[Any] = request.parts
+        for part in parts:
+            if len(part[2]) > _INLINE:
+                parts = [_apart(part, tail) for part in parts]
+                break
         rows.append((request.id, _packed(headers) if packed is None else packed, parts))
+    size = sum(map(len, tail))
     metadata = marshal.dumps(rows, _MARSHAL_VERSION)
     length = _BATCH.size + len(metadata)
     head = _BATCH.pack(length + size, kind, len(rows), len(metadata)) + metadata
@@ -111,6 +105,15 @@ def encode_batch(requests: Sequence[InferenceRequest], kind: int = BATCH) -> Buf
     return [head, *tail]
 
 
+def _apart(part: Part, tail: Buffers) -> tuple[str, str, bytes | int]:
+    """The part with its value, or with the length of a large one, which goes into `tail`."""
+    name, content_type, value = part
+    if len(value) <= _INLINE:
+        return part
+    tail.append(value)
+    return name, content_type, len(value)
+
+
 def encode_calls(requests: Sequence[InferenceRequest]) -> Buffers:
     """Frames for `requests` that have a handler call each: one for small ones, several where much has to arrive before the first."""
     if len(requests) == 1:
@@ -118,7 +121,7 @@ def encode_calls(requests: Sequence[InferenceRequest]) -> Buffers:
     buffers: Buffers = []
     first = size = 0
     for index, request in enumerate(requests):
-        size += sum([len(part.value) for part in request.parts])
+        size += sum([len(value) for _, _, value in request.parts])
         if size > _JOIN:
             buffers += encode_batch(requests[first : index + 1], CALLS)
             first, size = index + 1, 0
@@ -145,16 +148,14 @@ def decode_batch(frame: bytes) -> list[WireRequest]:
     _, _, _, length = _BATCH.unpack_from(frame)
     position = _BATCH.size + length
     view = memoryview(frame)
-    requests = []
-    make = WireRequest._make
-    for row in marshal.loads(view[_BATCH.size : position]):
-        parts = row[2]
-        for index, (name, content_type, value) in enumerate(parts):
-            if type(value) is int:
-                parts[index] = (name, content_type, view[position : position + value])
-                position += value
-        requests.append(make(row))
-    return requests
+    requests: list[tuple[str, bytes, list[Any]]] = marshal.loads(view[_BATCH.size : position])
+    if position < len(frame):
+        for _, _, parts in requests:
+            for index, (name, content_type, value) in enumerate(parts):
+                if type(value) is int:
+                    parts[index] = (name, content_type, view[position : position + value])
+                    position += value
+    return cast(list[WireRequest], requests)
 
 
 def unpack_headers(packed: bytes) -> list[tuple[str, str]]:
@@ -169,13 +170,15 @@ def unpack_headers(packed: bytes) -> list[tuple[str, str]]:
 
 def encode_results(results: Sequence[Result], metrics: bytes = b"") -> Buffers:
     """One frame with a result for each request, by position, and finished metric lines (each ends in a newline)."""
+    bodies = [result for result in results if type(result) is bytes]
+    if len(bodies) == len(results):
+        return _encode_bodies(bodies, metrics)
     rows: Buffers = []
     tail: Buffers = []
     for result in results:
-        if type(result) is PlainResponse:
-            body = result.body
-            rows.append(_ROW.pack(_PLAIN, 200, 0, _NO_CONTENT_TYPE, 0, len(body)))
-            tail.append(body)
+        if type(result) is bytes:
+            rows.append(_ROW.pack(_BODY, 200, 0, 0, 0, len(result)))
+            tail.append(result)
         elif isinstance(result, InferenceResponse):
             reason = result.reason.encode() if result.reason else b""
             content_type = result.content_type
@@ -204,6 +207,15 @@ def encode_results(results: Sequence[Result], metrics: bytes = b"") -> Buffers:
     return [head, *(piece for piece in tail if piece)]
 
 
+def _encode_bodies(bodies: Buffers, metrics: bytes) -> Buffers:
+    table = array(_LENGTH, map(len, bodies))
+    size = _RESULTS.size + len(bodies) * table.itemsize + len(metrics) + sum(table)
+    head = _RESULTS.pack(size, BODIES, len(bodies), len(metrics))
+    if size <= _JOIN:
+        return [b"".join((head, table, metrics, *bodies))]
+    return [b"".join((head, table, metrics)), *(body for body in bodies if body)]
+
+
 def _error_row(error: Any) -> tuple[int, int, bytes]:
     message = error.message.encode("utf-8", "replace")
     if isinstance(error, BadInput):
@@ -214,22 +226,40 @@ def _error_row(error: Any) -> tuple[int, int, bytes]:
 
 
 def decode_results(frame: bytes) -> tuple[list[Result], bytes]:
-    """Results by position and the metric lines; raises FrameError where lengths do not add up."""
-    _, _, count, metrics_length = _RESULTS.unpack_from(frame)
+    """Results by position and the metric lines of a RESULTS or BODIES frame; raises FrameError where lengths do not add up."""
+    _, frame_kind, count, metrics_length = _RESULTS.unpack_from(frame)
+    if frame_kind == BODIES:
+        return _decode_bodies(frame, count, metrics_length)
     table_end = _RESULTS.size + count * _ROW.size
     position = table_end + metrics_length
     results: list[Result] = []
     if position > len(frame):
         raise FrameError("A results frame is shorter than its table.")
     for kind, status, reason, content_type, headers, body in _ROW.iter_unpack(frame[_RESULTS.size : table_end]):
-        if kind == _PLAIN:
-            results.append(PlainResponse(frame[position : position + body]))
+        if kind == _BODY:
+            results.append(frame[position : position + body])
             position += body
         elif kind != _RESPONSE:
             results.append(_error(kind, status, frame[position : position + body].decode("utf-8", "replace")))
             position += body
         else:
             position = _full_response(frame, position, results, status, reason, content_type, headers, body)
+    if position != len(frame):
+        raise FrameError("A results frame has another length than its table says.")
+    return results, frame[table_end : table_end + metrics_length]
+
+
+def _decode_bodies(frame: bytes, count: int, metrics_length: int) -> tuple[list[Result], bytes]:
+    table = array(_LENGTH)
+    table_end = _RESULTS.size + count * table.itemsize
+    position = table_end + metrics_length
+    if position > len(frame):
+        raise FrameError("A results frame is shorter than its table.")
+    table.frombytes(frame[_RESULTS.size : table_end])
+    results: list[Result] = []
+    for length in table:
+        results.append(frame[position : position + length])
+        position += length
     if position != len(frame):
         raise FrameError("A results frame has another length than its table says.")
     return results, frame[table_end : table_end + metrics_length]

@@ -246,7 +246,7 @@ class LocalWorker:
             return
         for frame in frames:
             kind = messages.kind_of(frame)
-            if kind == messages.RESULTS:
+            if kind == messages.BODIES or kind == messages.RESULTS:
                 self._results(frame)
             elif kind == messages.LOADED and self._state is WorkerState.LOADING:
                 self._to(WorkerState.READY)

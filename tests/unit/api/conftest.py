@@ -67,6 +67,18 @@ class Memory:
         return self.data.decode().splitlines()
 
 
+LIMITS = {"small": 10, "noop": 1000, "slow": 1000}
+"""Three models; `small` takes ten bytes."""
+
+
+@dataclass
+class Place:
+    """Where predictions for one of them go."""
+
+    max_request_size: int
+    submit: Callable[[InferenceRequest], None]
+
+
 class HandmadeService:
     """Answers predictions on the next turn of the loop with what `reply` says; holds those for the model `slow`."""
 
@@ -77,8 +89,11 @@ class HandmadeService:
         self.reply: Callable[[InferenceRequest], Result] = lambda request: InferenceResponse(b"OK")
         self.arrived = asyncio.Event()
 
+    def find(self, name: str) -> Place | None:
+        return Place(LIMITS[name], self.predict) if name in LIMITS else None
+
     def predict(self, request: InferenceRequest) -> None:
-        if request.model not in ("noop", "slow", "small"):
+        if request.model not in LIMITS:
             raise ModelNotFound(f"Model not found: {request.model}")
         self.requests.append(request)
         self.arrived.set()
@@ -95,13 +110,13 @@ class HandmadeService:
 
 
 class HandmadeModels:
-    """Three models; `small` takes ten bytes."""
+    """What the service serves."""
 
     def known(self, name: str) -> bool:
-        return name in ("noop", "slow", "small")
+        return name in LIMITS
 
     def max_request_size(self, name: str) -> int | None:
-        return {"small": 10, "noop": 1000, "slow": 1000}.get(name)
+        return LIMITS.get(name)
 
     def health(self) -> str:
         return "Healthy"

@@ -7,7 +7,7 @@ Plain = list[tuple[str, str, bytes]]
 
 
 def read(content_type: str, body: bytes, query: bytes = b"") -> Plain:
-    return [(part.name, part.content_type, part.value) for part in parts_of(content_type.encode(), query, body)]
+    return parts_of(content_type.encode(), query, body)
 
 
 @pytest.mark.parametrize(

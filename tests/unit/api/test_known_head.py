@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mms.api.head import KnownHead, RequestHead
 from mms.api.routes import PredictionRoute
 from mms.request import InferenceResponse
+from tests.unit.api.conftest import LIMITS
 
 
 def whole(body: bytes, *, model: bytes = b"noop", extra: bytes = b"") -> bytes:
@@ -25,10 +26,22 @@ def whole(body: bytes, *, model: bytes = b"noop", extra: bytes = b"") -> bytes:
     )
 
 
-def known(raw: bytes, *, length: int = 0, extra: tuple[bytes, bytes] | None = None) -> KnownHead | None:
+BY_PATH = PredictionRoute("noop", True)
+
+
+def known(
+    raw: bytes,
+    *,
+    length: int = 0,
+    extra: tuple[bytes, bytes] | None = None,
+    method: bytes = b"POST",
+    url: bytes = b"/predictions/noop",
+    route: PredictionRoute = BY_PATH,
+    keep_alive: bool = True,
+) -> KnownHead | None:
     headers = [(b"Host", b"x"), (b"Content-Length", str(length).encode()), *([extra] if extra else [])]
-    head = RequestHead(b"POST", b"/predictions/noop", "1.1", headers, True)
-    return KnownHead(head, PredictionRoute("noop", True), b"").learnt_from(raw)
+    head = RequestHead(method, url, "1.1", headers, keep_alive)
+    return KnownHead.learnt(head, route, raw, b"")
 
 
 def test_a_head_is_learnt_from_one_whole_request_and_nothing_else() -> None:
@@ -44,6 +57,15 @@ def test_a_head_is_learnt_from_one_whole_request_and_nothing_else() -> None:
 )
 def test_what_changes_the_framing_is_never_learnt(extra: tuple[bytes, bytes]) -> None:
     assert known(whole(b"abc"), length=3, extra=extra) is None
+
+
+def test_what_asks_for_more_than_the_shortest_answer_is_never_learnt() -> None:
+    one = whole(b"abc")
+    assert known(one, length=3, method=b"HEAD") is None
+    assert known(one, length=3, keep_alive=False) is None
+    assert known(one, length=3, route=PredictionRoute(None, True)) is None
+    assert known(one, length=3, url=b"/predictions/noop?a=1") is None
+    assert known(one, length=3, extra=(b"Content-Type", b"multipart/form-data; boundary=x")) is None
 
 
 REQUESTS = {
@@ -64,7 +86,7 @@ REQUESTS = {
     cut=st.integers(0, 80),
 )
 async def test_requests_of_one_connection_are_answered_as_if_each_were_parsed(port, flights, cut) -> None:
-    port.service.reply = lambda request: InferenceResponse(request.parts[-1].value)
+    port.service.reply = lambda request: InferenceResponse(request.parts[-1][2])
     client = await port.connect()
     for number, flight in enumerate(flights):
         stream = b"".join(flight)
@@ -86,7 +108,7 @@ async def test_a_repeated_head_is_logged_and_identified_like_any_other(port) -> 
         await client.send(whole(body))
         ids.add((await client.answer()).headers["x-request-id"])
     assert len(ids) == 3
-    assert [request.parts[0].value for request in port.service.requests] == [b"abc", b"def", b"ghi"]
+    assert [request.parts[0][2] for request in port.service.requests] == [b"abc", b"def", b"ghi"]
     assert len([line for line in port.access_log.lines if '"POST /predictions/noop HTTP/1.1" 200' in line]) == 3
 
 
@@ -94,6 +116,6 @@ async def test_the_limit_of_today_holds_for_a_head_of_yesterday(port, monkeypatc
     client = await port.connect()
     await client.send(whole(b"abc"))
     assert (await client.answer()).status == 200
-    monkeypatch.setattr(type(port.site.models), "max_request_size", lambda self, name: 2)
+    monkeypatch.setitem(LIMITS, "noop", 2)
     await client.send(whole(b"abc"))
     assert (await client.answer()).status == 413

@@ -12,7 +12,7 @@ from mms.config.resolve import ModelSettings
 from mms.errors import MmsError
 from mms.inference.registry import ServedModel
 from mms.records import ModelKey
-from mms.request import InferenceRequest, InferenceResponse, Part, Result
+from mms.request import InferenceRequest, InferenceResponse, Result
 from mms.workers.engine import WorkerSpec
 from mms.workers.pool import WorkerPool
 from tests.unit.inference.memory_engine import MemoryEngine, MemoryWorker
@@ -36,7 +36,7 @@ class _Request(InferenceRequest):
     """Hands its result on."""
 
     def __init__(self, model: str, body: bytes, arrived: float, take: Callable[[Result], None]) -> None:
-        super().__init__("id", model, (), (Part("body", "", body),), arrived)
+        super().__init__("id", model, (), (("body", "", body),), arrived)
         self._take = take
 
     def done(self, result: Result) -> None:
@@ -67,7 +67,7 @@ class Asked:
 
 async def echo(_: MemoryWorker, requests: Sequence[InferenceRequest]) -> list[Result]:
     """The handler that answers each body with itself."""
-    return [InferenceResponse(request.parts[0].value) for request in requests]
+    return [InferenceResponse(request.parts[0][2]) for request in requests]
 
 
 class Gate:
@@ -79,7 +79,7 @@ class Gate:
         self._let = asyncio.Semaphore(0)
 
     async def __call__(self, worker: MemoryWorker, requests: Sequence[InferenceRequest]) -> list[Result]:
-        self.batches.append([request.parts[0].value for request in requests])
+        self.batches.append([request.parts[0][2] for request in requests])
         self._entered.release()
         await self._let.acquire()
         return await echo(worker, requests)

@@ -84,7 +84,7 @@ async def test_requests_are_answered_in_the_order_of_their_arrival():
     order: list[bytes] = []
 
     async def note(worker: MemoryWorker, requests):
-        order.extend(request.parts[0].value for request in requests)
+        order.extend(request.parts[0][2] for request in requests)
         return await echo(worker, requests)
 
     model = served(MemoryEngine(note), batch_size=3, max_batch_delay=1)
@@ -116,7 +116,7 @@ async def test_a_slow_request_holds_nobody_up_that_came_after_it():
     let = asyncio.Event()
 
     async def slow_on_demand(worker: MemoryWorker, requests):
-        if requests[0].parts[0].value == b"slow":
+        if requests[0].parts[0][2] == b"slow":
             await let.wait()
         return await echo(worker, requests)
 

@@ -35,7 +35,7 @@ class Hands:
         else:
             batch = Batch(batch.requests[:count], apart=True)
             del self.held[0].requests[:count]
-        results = [InferenceResponse(request.parts[0].value) for request in batch.requests]
+        results = [InferenceResponse(request.parts[0][2]) for request in batch.requests]
         self._dispatcher.batch_done(self, batch, results)
 
 

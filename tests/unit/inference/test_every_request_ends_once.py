@@ -30,7 +30,7 @@ steps = st.one_of(
 
 async def handler(worker: MemoryWorker, requests: Sequence[InferenceRequest]) -> Sequence[Result] | MmsError:
     """Sometimes slow, sometimes failing, always telling which request an answer belongs to."""
-    number = int(requests[0].parts[0].value)
+    number = int(requests[0].parts[0][2])
     if number % 7 == 0:
         await asyncio.sleep(0.002)
     if number % 11 == 10:
@@ -96,7 +96,7 @@ class History:
         for asked in self.accepted:
             assert asked.calls == (0 if asked in self.gone_before_any_result else 1), asked.result
             if isinstance(asked.result, InferenceResponse):
-                assert asked.result.body == asked.request.parts[0].value, "an answer went to another request"
+                assert asked.result.body == asked.request.parts[0][2], "an answer went to another request"
         assert all(asked.calls == 0 for asked in self.refused)
         s = self.model.stats
         assert s.accepted == len(self.accepted)

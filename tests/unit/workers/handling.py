@@ -13,7 +13,7 @@ import orjson
 
 from mms.errors import MmsError
 from mms.records import ModelKey
-from mms.request import Batch, InferenceRequest, InferenceResponse, Part, Result
+from mms.request import Batch, InferenceRequest, InferenceResponse, Result
 from mms.workers.engine import Worker, WorkerSpec
 from mms.workers.messages import WireRequest
 from mms.workers.process import LocalWorker
@@ -39,12 +39,12 @@ def write_model(folder: Path, source: str, name: str = "service.py") -> Path:
 
 def wire(body: bytes, content_type: str = "text/plain", *, request_id: str = "r", headers: Any = ()) -> WireRequest:
     """A request as the worker has it."""
-    return WireRequest(request_id, marshal.dumps(list(headers), 2), [("body", content_type, body)])
+    return request_id, marshal.dumps(list(headers), 2), [("body", content_type, body)]
 
 
 def request(body: bytes = b"x", content_type: str = "text/plain", request_id: str = "r") -> InferenceRequest:
     """A request as the server has it."""
-    return InferenceRequest(request_id, "m", [], [Part("body", content_type, body)], 0.0)
+    return InferenceRequest(request_id, "m", [], [("body", content_type, body)], 0.0)
 
 
 def spec(folder: Path, **changes: Any) -> WorkerSpec:
@@ -55,6 +55,8 @@ def spec(folder: Path, **changes: Any) -> WorkerSpec:
 
 def told(result: Result) -> Any:
     """A result in short: the body, or the error's class, message and code."""
+    if isinstance(result, bytes):
+        return result
     if isinstance(result, InferenceResponse):
         return result.body
     return type(result).__name__, result.message, getattr(result, "code", None)
@@ -62,8 +64,8 @@ def told(result: Result) -> Any:
 
 def json_of(result: Result) -> Any:
     """The JSON of a response."""
-    assert isinstance(result, InferenceResponse), told(result)
-    return orjson.loads(result.body)
+    assert isinstance(result, bytes | InferenceResponse), told(result)
+    return orjson.loads(told(result))
 
 
 class Ear:

@@ -292,9 +292,8 @@ def test_status_phrase_headers_and_type_are_each_items_own(tmp_path: Path) -> No
             return ["plain", "special"]
     """
     (plain, special), _ = model(tmp_path, source).predict([wire(b""), wire(b"")])
-    assert isinstance(plain, InferenceResponse)
+    assert plain == b"plain"
     assert isinstance(special, InferenceResponse)
-    assert (plain.status, plain.reason, plain.content_type, list(plain.headers)) == (200, "", None, [])
     assert (special.status, special.reason, special.content_type) == (418, "Teapot", "text/csv")
     assert special.headers == [("x-a", "one")]
 

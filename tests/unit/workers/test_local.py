@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mms.errors import WorkerDied
-from mms.request import Batch, InferenceRequest, Part
+from mms.request import Batch, InferenceRequest
 from mms.workers.engine import MAX_IN_FLIGHT, WorkerState
 from mms.workers.fork_launcher import ForkServerLauncher
 from mms.workers.local import LocalEngine, StartMethod
@@ -63,7 +63,7 @@ async def test_calls_that_come_together_are_answered_one_by_one(start: Start) ->
 async def test_payloads_of_megabytes_go_both_ways(start: Start) -> None:
     worker, ear = await start(max_response_size=20_000_000)
     body = os.urandom(9_000_000)
-    parts = [Part("other", "", b"o" * 100_000), Part("body", "", body)]
+    parts = [("other", "", b"o" * 100_000), ("body", "", body)]
     worker.send(Batch([InferenceRequest("r", "m", [], parts, 0.0)] * 2))
     assert await ear.answer() == [body, body]
     await worker.stop(5)
