@@ -11,7 +11,7 @@ from mms.api.bodies import pairs, parts_of
 from mms.api.errors import error_answer
 from mms.api.head import KnownHead, RequestHead
 from mms.api.json_text import MIME
-from mms.api.ports import Destination, PredictionService
+from mms.api.ports import PredictionService
 from mms.api.routes import PredictionRoute
 from mms.api.wire import CONTINUE, checked, reason_phrase, too_large
 from mms.errors import BadInput, MmsError, PredictionFailed
@@ -40,7 +40,8 @@ class Prediction(InferenceRequest):
         self.answered = True
         self.cancelled = True
 
-    def _hand_over(self, take: Callable[[InferenceRequest], None]) -> None:
+    def hand_over(self, take: Callable[[InferenceRequest], None]) -> None:
+        """Give it to whoever takes it; the answer is written in any case."""
         try:
             take(self)
         except MmsError as error:
@@ -101,10 +102,6 @@ class KnownPrediction(Prediction):
         self._connection = connection
         self._head = known.head
         self._known = known
-
-    def hand_over(self, to: Destination) -> None:
-        """Begin: there is nothing to wait for."""
-        self._hand_over(to.submit)
 
     def done(self, result: Result) -> None:
         """Write the answer; most are a body and nothing else."""
@@ -184,7 +181,7 @@ class PredictionExchange(Prediction):
             return
         self.model = model
         self.headers = head.headers
-        self._hand_over(site.service.predict)
+        self.hand_over(site.service.predict)
 
     def _refuse(self) -> None:
         self.answered = True

@@ -115,7 +115,7 @@ class MmsProtocol(HttpToolsProtocol):
             to = self.site.service.find(known.model) if self._serving is None else None
             if to is not None and self._may_begin() and known.head.length <= (to.max_request_size or -1):
                 self._serving = request = KnownPrediction(self, known, data[known.size :])
-                request.hand_over(to)
+                request.hand_over(to.submit)
                 return
         self._head_bytes += len(data)
         self._candidate = None
