@@ -19,11 +19,11 @@ class HeaderList(list[Header]):
         self.packed: bytes | None = None
 
 
-Part = tuple[str, str, bytes]
+Part = tuple[str, str, bytes | memoryview]
 """One named input of a request: a query parameter, a form field, a file, or the whole body under the name `body`.
 
-Name, content type and value, in the form in which it travels. The content type is the MIME type without its parameters, empty
-for plain form fields and query parameters.
+Name, content type and value, in the form in which it travels; a large value may be a view. The content type is the MIME type
+without its parameters, empty for plain form fields and query parameters.
 """
 
 

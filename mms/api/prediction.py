@@ -91,7 +91,7 @@ class KnownPrediction(Prediction):
 
     received = True
 
-    def __init__(self, connection: MmsProtocol, known: KnownHead, body: bytes) -> None:
+    def __init__(self, connection: MmsProtocol, known: KnownHead, body: bytes | memoryview) -> None:
         self.id = connection.site.request_ids.next()
         self.model = known.model
         self.headers = known.head.headers

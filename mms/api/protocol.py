@@ -28,6 +28,8 @@ from mms.errors import BadInput
 
 logger = logging.getLogger(__name__)
 
+_COPIED = 32_768  # bytes: a request of that size and more is not copied to cut its head off
+
 
 class MmsProtocol(HttpToolsProtocol):
     """One connection. Requests are answered in the order in which they came, one at a time."""
@@ -114,7 +116,8 @@ class MmsProtocol(HttpToolsProtocol):
         if known is not None and between and len(data) == known.whole and data.startswith(known.raw):
             to = self.site.service.find(known.model) if self._serving is None else None
             if to is not None and self._may_begin() and known.head.length <= (to.max_request_size or -1):
-                self._serving = request = KnownPrediction(self, known, data[known.size :])
+                body = data[known.size :] if known.whole < _COPIED else memoryview(data)[known.size :]
+                self._serving = request = KnownPrediction(self, known, body)
                 request.hand_over(to.submit)
                 return
         self._head_bytes += len(data)

@@ -146,7 +146,7 @@ def _serve(sock: socket.socket, progress: Progress) -> None:
             return
 
 
-def _answer_one_by_one(sock: socket.socket, model: Model, frame: bytes, progress: Progress) -> None:
+def _answer_one_by_one(sock: socket.socket, model: Model, frame: bytes | memoryview, progress: Progress) -> None:
     """One handler call a request; the answers of calls that take microseconds leave together."""
     progress.begin(1)  # before anything is looked at: what cannot even be read must not be tried again and again
     results: list[Result] = []

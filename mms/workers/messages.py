@@ -31,11 +31,8 @@ LOAD_FAILED: Final = 17
 RESULTS: Final = 18
 BODIES: Final = 19
 
-Buffers = list[bytes]
+Buffers = list[bytes | memoryview]
 """Consecutive pieces of one or more frames, to be written in this order."""
-
-PartValue = tuple[str, str, bytes | memoryview]
-"""A part as the worker gets it: name, content type, bytes."""
 
 _HEAD = struct.Struct("<QB")
 _BATCH = struct.Struct("<QBII")  # length, kind, requests, bytes of metadata
@@ -55,11 +52,11 @@ class FrameError(Exception):
     """The other side sent bytes that are no frame."""
 
 
-WireRequest = tuple[str, bytes, Sequence[PartValue]]
+WireRequest = tuple[str, bytes, Sequence[Part]]
 """One request as the worker sees it: id, headers and parts; the headers stay packed until the handler asks for them."""
 
 
-def kind_of(frame: bytes) -> int:
+def kind_of(frame: bytes | memoryview) -> int:
     """Which kind of frame this is."""
     return frame[8]
 
@@ -73,7 +70,7 @@ def encode_control(kind: int, content: Any) -> bytes:
     return _HEAD.pack(_HEAD.size + len(body), kind) + body
 
 
-def decode_control(frame: bytes) -> Any:
+def decode_control(frame: bytes | memoryview) -> Any:
     """The JSON of a control frame."""
     return orjson.loads(frame[_HEAD.size :])
 
@@ -105,7 +102,7 @@ def encode_batch(requests: Sequence[InferenceRequest], kind: int = BATCH) -> Buf
     return [head, *tail]
 
 
-def _apart(part: Part, tail: Buffers) -> tuple[str, str, bytes | int]:
+def _apart(part: Part, tail: Buffers) -> tuple[str, str, bytes | memoryview | int]:
     """The part with its value, or with the length of a large one, which goes into `tail`."""
     name, content_type, value = part
     if len(value) <= _INLINE:
@@ -137,14 +134,14 @@ def _packed(headers: Sequence[Header]) -> bytes:
     return packed
 
 
-def requests_in(frame: bytes) -> int:
+def requests_in(frame: bytes | memoryview) -> int:
     """How many requests a BATCH or CALLS frame holds."""
     count: int = _BATCH.unpack_from(frame)[2]
     return count
 
 
-def decode_batch(frame: bytes) -> list[WireRequest]:
-    """The requests of a BATCH or CALLS frame."""
+def decode_batch(frame: bytes | memoryview) -> list[WireRequest]:
+    """The requests of a BATCH or CALLS frame; large payloads are views of it, not copies."""
     _, _, _, length = _BATCH.unpack_from(frame)
     position = _BATCH.size + length
     view = memoryview(frame)
@@ -207,7 +204,7 @@ def encode_results(results: Sequence[Result], metrics: bytes = b"") -> Buffers:
     return [head, *(piece for piece in tail if piece)]
 
 
-def _encode_bodies(bodies: Buffers, metrics: bytes) -> Buffers:
+def _encode_bodies(bodies: list[bytes], metrics: bytes) -> Buffers:
     table = array(_LENGTH, map(len, bodies))
     size = _RESULTS.size + len(bodies) * table.itemsize + len(metrics) + sum(table)
     head = _RESULTS.pack(size, BODIES, len(bodies), len(metrics))
@@ -311,6 +308,18 @@ class FrameSplitter:
         self._need = HEADER_SIZE
         self._limit = limit
 
+    @property
+    def expected(self) -> int:
+        """The length of the frame that is under way, 0 where none is or it is not known yet."""
+        return self._need if self._chunks and self._need > HEADER_SIZE else 0
+
+    def hand_over(self, frame: memoryview) -> int:
+        """Put what is here of the frame under way to its beginning, for somebody else to complete; says how much it was."""
+        have = self._have
+        frame[:have] = b"".join(self._chunks)
+        self._chunks.clear()
+        return have
+
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that `data` completes; raises FrameError on a length that no frame has."""
         if self._chunks:
@@ -338,14 +347,30 @@ class FrameSplitter:
         return frames
 
 
-def read_frames(sock: socket.socket) -> Iterator[bytes]:
-    """Frames from a blocking socket, until the other side closes it."""
+def read_frames(sock: socket.socket) -> Iterator[bytes | memoryview]:
+    """Frames from a blocking socket, until the other side closes it.
+
+    A large frame is read to where it stays, and its memory is used again for the next one: it has to be done with by then.
+    """
     splitter = FrameSplitter()
+    memory = bytearray()
     while True:
         data = sock.recv(_JOIN)
         if not data:
             return
         yield from splitter.feed(data)
+        length = splitter.expected
+        if length > _JOIN:
+            if len(memory) < length:
+                memory = bytearray(length)
+            frame = memoryview(memory)[:length]
+            have = splitter.hand_over(frame)
+            while have < length:
+                count = sock.recv_into(frame[have:], 0, socket.MSG_WAITALL)
+                if not count:
+                    return
+                have += count
+            yield frame
 
 
 def write_all(sock: socket.socket, buffers: Buffers) -> None:

@@ -49,7 +49,7 @@ class LocalWorker:
         self._transport: asyncio.WriteTransport | None = None
         self._output: list[WorkerOutput] = []
         self._holding = Holding()
-        self._held_back: list[bytes] = []
+        self._held_back: messages.Buffers = []
         self._response_timeout = spec.response_timeout
         self._head_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -375,7 +375,7 @@ class LocalWorker:
         return f"Worker {self._id} of model {self._name} (pid {pid})"
 
 
-def _write(transport: asyncio.WriteTransport, buffers: list[bytes]) -> None:
+def _write(transport: asyncio.WriteTransport, buffers: messages.Buffers) -> None:
     """Small pieces in one write; large ones one after the other, not copied together."""
     if len(buffers) == 1:
         transport.write(buffers[0])

@@ -119,3 +119,14 @@ async def test_the_limit_of_today_holds_for_a_head_of_yesterday(port, monkeypatc
     monkeypatch.setitem(LIMITS, "noop", 2)
     await client.send(whole(b"abc"))
     assert (await client.answer()).status == 413
+
+
+async def test_a_large_body_behind_a_known_head_arrives_whole(port, monkeypatch) -> None:
+    monkeypatch.setitem(LIMITS, "noop", 1_000_000)
+    port.service.reply = lambda request: InferenceResponse(bytes(request.parts[-1][2]))
+    client = await port.connect()
+    for size in (40_000, 40_000, 40_000, 32_000, 32_000, 110_592, 110_592, 110_592):
+        body = bytes(range(256)) * (size // 256)
+        await client.send(whole(body))
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (200, body)

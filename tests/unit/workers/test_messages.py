@@ -6,7 +6,7 @@ import struct
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
@@ -148,8 +148,28 @@ def test_many_pieces_larger_than_the_socket_buffer_arrive_whole() -> None:
         target=lambda: (messages.write_all(theirs, messages.encode_results(results)), theirs.close())
     )
     writer.start()
-    (frame,) = messages.read_frames(ours)
+    (frame,) = map(bytes, messages.read_frames(ours))
     writer.join()
     ours.close()
     received, _ = messages.decode_results(frame)
     assert list(map(flat, received)) == list(map(flat, results))
+
+
+@given(st.lists(st.sampled_from([0, 1, 70_000, 65_527, 65_528, 200_000]), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_frames_of_any_size_are_read_from_a_socket_one_after_the_other(sizes: list[int]) -> None:
+    frames = [struct.pack("<QB", 9 + size, number) + bytes([number]) * size for number, size in enumerate(sizes)]
+    ours, theirs = socket.socketpair()
+    writer = threading.Thread(target=lambda: (theirs.sendall(b"".join(frames)), theirs.close()))
+    writer.start()
+    assert [bytes(frame) for frame in messages.read_frames(ours)] == frames
+    writer.join()
+    ours.close()
+
+
+def test_a_frame_that_the_other_side_never_finishes_is_none() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(struct.pack("<QB", 200_000, 2) + b"x" * 1000)
+    theirs.close()
+    assert list(messages.read_frames(ours)) == []
+    ours.close()
