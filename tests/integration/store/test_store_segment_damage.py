@@ -167,6 +167,21 @@ async def test_every_flipped_bit_of_a_segment_is_found_at_boot(sqlite_config: St
     open_once(config).close()
 
 
+@pytest.mark.parametrize(("before", "after"), [(b"\x03\x02", b"\x04\x02"), (b"\x03\x02", b"\x03\x01")])
+async def test_an_index_that_does_not_lead_to_a_segment_is_found_at_boot(
+    sqlite_config: StoreConfig, before: bytes, after: bytes
+) -> None:
+    """The second segment begins at 3 and is the second row: that is how it stands in the index, behind the server's name."""
+    config = replace(sqlite_config, journal_loose=0, journal_segment=2)
+    await six_packed(config)
+    name = config.server_id.encode()
+    whole = file(config).read_bytes()
+    assert whole.count(name + before) == 1
+    file(config).write_bytes(whole.replace(name + before, name + after))
+    with pytest.raises(StoreDamaged, match=r"the index does not lead to the segment that begins at 3"):
+        open_once(config)
+
+
 async def test_rows_that_are_set_aside_can_still_be_read(postgres_url: str, tmp_path: Path) -> None:
     packing = StoreConfig(postgres_url, "one", tmp_path, journal_loose=0, journal_segment=2)
     await six_packed(packing)
