@@ -121,7 +121,7 @@ def run(
     if "store" in given.sections:
         rows, entries = (100, 2_000) if given.quick else (1_000, 100_000)
         results.claim = claim_times(folder / "claim", rows, 1 if given.quick else 5, progress)
-        results.journal = journal_cost(folder / "journal", material, entries, 1 if given.quick else 5, progress)
+        results.journal = journal_cost(folder / "journal", material, entries, 1 if given.quick else 11, progress)
 
 
 def beside_idle_models(folder: Path, material: Material, bench: Bench, counts: Sequence[int]) -> dict[int, Series]:

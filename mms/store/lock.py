@@ -190,9 +190,13 @@ class SessionLock:
         return True
 
     def release(self) -> None:
-        """Ending the session frees the lock."""
+        """Free it and end the session. That would free it too, but only once the server comes to it: the next one may be there."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
+            try:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": self._key})
+            except DBAPIError:
+                logger.debug("The lock's connection was lost before the lock was given back.", exc_info=True)
             try:
                 connection.close()
             except DBAPIError:

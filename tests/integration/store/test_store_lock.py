@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from mms.errors import NotCommitted, StoreInUse, StoreUnreachable, UsageError
 from mms.store import location
+from mms.store.lock import SessionLock
 from mms.store.store import Store, StoreConfig
+from mms.store.wire import Wire
 from tests.store_life import life, registered
 
 
@@ -94,3 +98,22 @@ async def test_a_database_that_refuses_us_is_not_waited_for(postgres_url: str, t
     finally:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
             connection.execute("DROP ROLE reader")
+
+
+async def test_a_lock_that_was_given_back_is_free_before_its_session_has_ended(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy database takes its time over the end of a session."""
+    where = location.parse(postgres_url)
+    sessions: list[psycopg.Connection] = []
+    with closing(Wire()) as wire, closing(Wire()) as other:
+        first, second = SessionLock(where, "one", wire), SessionLock(where, "one", other)
+        first.acquire()
+        with monkeypatch.context() as patch:
+            patch.setattr(psycopg.Connection, "close", lambda session: sessions.append(session))
+            first.release()
+        second.acquire()
+        second.release()
+        for session in sessions:
+            session.close()
+    assert sessions
