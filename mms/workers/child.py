@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mms.request import Result
-from mms.workers import messages
+from mms.workers import frames, messages
 from mms.workers.handler import LoadOrder, Model, load
 from mms.workers.progress import Progress
 
@@ -125,24 +125,24 @@ def _watch(sock: socket.socket) -> None:
 
 
 def _serve(sock: socket.socket, progress: Progress) -> None:
-    frames = messages.read_frames(sock)
-    first = next(frames, None)
+    arriving = frames.read_frames(sock)
+    first = next(arriving, None)
     if first is None:
         return
-    order = LoadOrder(**messages.decode_control(first))
+    order = LoadOrder(**frames.decode_control(first))
     model = _load(sock, order)
     if model is None:
         raise SystemExit(1)
-    for frame in frames:
-        kind = messages.kind_of(frame)
-        if kind == messages.BATCH:
+    for frame in arriving:
+        kind = frames.kind_of(frame)
+        if kind == frames.BATCH:
             progress.begin(messages.requests_in(frame))
-            messages.write_all(sock, messages.encode_results(*model.predict(messages.decode_batch(frame))))
-        elif kind == messages.CALLS:
+            frames.write_all(sock, messages.encode_results(*model.predict(messages.decode_batch(frame))))
+        elif kind == frames.CALLS:
             _answer_one_by_one(sock, model, frame, progress)
-        elif kind == messages.CONFIGURE:
-            model.configure(**messages.decode_control(frame))
-        elif kind == messages.STOP:
+        elif kind == frames.CONFIGURE:
+            model.configure(**frames.decode_control(frame))
+        elif kind == frames.STOP:
             return
 
 
@@ -159,11 +159,11 @@ def _answer_one_by_one(sock: socket.socket, model: Model, frame: bytes | memoryv
         results += answers
         metrics.append(lines)
         if time.perf_counter() - since >= _TOGETHER:
-            messages.write_all(sock, messages.encode_results(results, b"".join(metrics)))
+            frames.write_all(sock, messages.encode_results(results, b"".join(metrics)))
             results, metrics = [], []
             since = time.perf_counter()
     if results:
-        messages.write_all(sock, messages.encode_results(results, b"".join(metrics)))
+        frames.write_all(sock, messages.encode_results(results, b"".join(metrics)))
 
 
 def _load(sock: socket.socket, order: LoadOrder) -> Model | None:
@@ -179,11 +179,11 @@ def _load(sock: socket.socket, order: LoadOrder) -> Model | None:
             "detail": traceback.format_exc()[-16_000:],
             "out_of_memory": isinstance(error, MemoryError),
         }
-        messages.write_all(sock, [messages.encode_control(messages.LOAD_FAILED, report)])
+        frames.write_all(sock, [frames.encode_control(frames.LOAD_FAILED, report)])
         return None
     gc.collect()
     gc.freeze()  # what the model holds stays: no collection need look at it again
-    messages.write_all(sock, [messages.encode_control(messages.LOADED, {"pid": os.getpid()})])
+    frames.write_all(sock, [frames.encode_control(frames.LOADED, {"pid": os.getpid()})])
     return Model(service, decode=order.decode, max_response_size=order.max_response_size)
 
 

@@ -6,7 +6,7 @@ from collections import deque
 
 from mms.request import Batch
 from mms.workers.engine import MAX_IN_FLIGHT
-from mms.workers.messages import FrameError
+from mms.workers.frames import FrameError
 from mms.workers.progress import Progress
 
 

@@ -1,40 +1,25 @@
-"""Frames between the server and a worker, both directions, over one Unix socket pair; both sides import only this.
+"""What frames of requests and of results hold; both sides, server and worker, import this.
 
-A frame is `<length u64><kind u8>` and a payload; the length counts the whole frame. Requests come in a BATCH frame where one
-handler call takes them all, in a CALLS frame where each has its own; the answers to a CALLS frame may come in several
-RESULTS frames, or BODIES frames where each is nothing but a body. Metadata of requests travels as one marshalled list (both
-ends are the same interpreter), large payloads follow it as they are and are never joined; results come back as a table of
-fixed rows and then their bytes, read without trusting the worker.
+Requests come in a BATCH frame where one handler call takes them all, in a CALLS frame where each has its own; the answers to
+a CALLS frame may come in several RESULTS frames, or BODIES frames where each is nothing but a body. Metadata of requests
+travels as one marshalled list (both ends are the same interpreter), large payloads follow it as they are and are never
+joined; results come back as a table of fixed rows and then their bytes, read without trusting the worker.
 """
 
 from __future__ import annotations
 
 import marshal
-import socket
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import orjson
 
 from mms.errors import BadInput, MmsError, PredictionFailed, ResponseTooLarge
 from mms.request import Header, HeaderList, InferenceRequest, InferenceResponse, Part, Result
+from mms.workers.frames import BATCH, BODIES, CALLS, JOINED, RESULTS, Buffers, FrameError
 
-LOAD: Final = 1
-BATCH: Final = 2
-CONFIGURE: Final = 3
-STOP: Final = 4
-CALLS: Final = 5
-LOADED: Final = 16
-LOAD_FAILED: Final = 17
-RESULTS: Final = 18
-BODIES: Final = 19
-
-Buffers = list[bytes | memoryview]
-"""Consecutive pieces of one or more frames, to be written in this order."""
-
-_HEAD = struct.Struct("<QB")
 _BATCH = struct.Struct("<QBII")  # length, kind, requests, bytes of metadata
 _RESULTS = struct.Struct("<QBII")  # length, kind, rows, bytes of metric lines; of BODIES as well
 _ROW = struct.Struct("<BHHHII")  # kind, status, lengths of reason, content type, headers, body
@@ -42,37 +27,11 @@ _LENGTH = "I"  # of one body in the table of a BODIES frame
 _RESPONSE, _PREDICTION_FAILED, _TOO_LARGE, _BAD_INPUT, _BODY = range(5)
 _NO_CONTENT_TYPE = 0xFFFF
 _INLINE = 8192  # a payload up to this many bytes is cheaper copied into the metadata than written on its own
-_JOIN = 65536  # a frame up to this many bytes is cheaper joined than written in pieces
 _MARSHAL_VERSION = 2  # later versions track references, which costs more than it saves here
-_IOV_MAX = 512
-HEADER_SIZE: Final = _HEAD.size
-
-
-class FrameError(Exception):
-    """The other side sent bytes that are no frame."""
 
 
 WireRequest = tuple[str, bytes, Sequence[Part]]
 """One request as the worker sees it: id, headers and parts; the headers stay packed until the handler asks for them."""
-
-
-def kind_of(frame: bytes | memoryview) -> int:
-    """Which kind of frame this is."""
-    return frame[8]
-
-
-# --- control frames: JSON, rare ---------------------------------------------------------------------------------------
-
-
-def encode_control(kind: int, content: Any) -> bytes:
-    """A small frame of JSON: load, configure, stop, loaded, load failed."""
-    body = orjson.dumps(content)
-    return _HEAD.pack(_HEAD.size + len(body), kind) + body
-
-
-def decode_control(frame: bytes | memoryview) -> Any:
-    """The JSON of a control frame."""
-    return orjson.loads(frame[_HEAD.size :])
 
 
 # --- a batch, server to worker ----------------------------------------------------------------------------------------
@@ -97,7 +56,7 @@ def encode_batch(requests: Sequence[InferenceRequest], kind: int = BATCH) -> Buf
     head = _BATCH.pack(length + size, kind, len(rows), len(metadata)) + metadata
     if not tail:
         return [head]
-    if length + size <= _JOIN:
+    if length + size <= JOINED:
         return [b"".join((head, *tail))]
     return [head, *tail]
 
@@ -119,7 +78,7 @@ def encode_calls(requests: Sequence[InferenceRequest]) -> Buffers:
     first = size = 0
     for index, request in enumerate(requests):
         size += sum([len(value) for _, _, value in request.parts])
-        if size > _JOIN:
+        if size > JOINED:
             buffers += encode_batch(requests[first : index + 1], CALLS)
             first, size = index + 1, 0
     if first < len(requests):
@@ -199,7 +158,7 @@ def encode_results(results: Sequence[Result], metrics: bytes = b"") -> Buffers:
             tail.append(message)
     size = _RESULTS.size + len(rows) * _ROW.size + len(metrics) + sum(map(len, tail))
     head = b"".join((_RESULTS.pack(size, RESULTS, len(rows), len(metrics)), *rows, metrics))
-    if size <= _JOIN:
+    if size <= JOINED:
         return [b"".join((head, *tail))]
     return [head, *(piece for piece in tail if piece)]
 
@@ -208,7 +167,7 @@ def _encode_bodies(bodies: list[bytes], metrics: bytes) -> Buffers:
     table = array(_LENGTH, map(len, bodies))
     size = _RESULTS.size + len(bodies) * table.itemsize + len(metrics) + sum(table)
     head = _RESULTS.pack(size, BODIES, len(bodies), len(metrics))
-    if size <= _JOIN:
+    if size <= JOINED:
         return [b"".join((head, table, metrics, *bodies))]
     return [b"".join((head, table, metrics)), *(body for body in bodies if body)]
 
@@ -292,99 +251,3 @@ def _error(kind: int, status: int, message: str) -> MmsError:
     if kind == _PREDICTION_FAILED:
         return PredictionFailed(message, status)
     raise FrameError(f"A results frame has a row of unknown kind {kind}.")
-
-
-# --- cutting a byte stream into frames --------------------------------------------------------------------------------
-
-
-class FrameSplitter:
-    """Cuts what arrives into whole frames; holds at most one unfinished frame, of at most `limit` bytes."""
-
-    __slots__ = ("_chunks", "_have", "_limit", "_need")
-
-    def __init__(self, limit: int = 1 << 40) -> None:
-        self._chunks: list[bytes] = []
-        self._have = 0
-        self._need = HEADER_SIZE
-        self._limit = limit
-
-    @property
-    def expected(self) -> int:
-        """The length of the frame that is under way, 0 where none is or it is not known yet."""
-        return self._need if self._chunks and self._need > HEADER_SIZE else 0
-
-    def hand_over(self, frame: memoryview) -> int:
-        """Put what is here of the frame under way to its beginning, for somebody else to complete; says how much it was."""
-        have = self._have
-        frame[:have] = b"".join(self._chunks)
-        self._chunks.clear()
-        return have
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The frames that `data` completes; raises FrameError on a length that no frame has."""
-        if self._chunks:
-            self._chunks.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return []
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-        frames = []
-        position, end = 0, len(data)
-        self._need = HEADER_SIZE
-        while end - position >= HEADER_SIZE:
-            length = _HEAD.unpack_from(data, position)[0]
-            if not HEADER_SIZE <= length <= self._limit:
-                raise FrameError(f"A frame of {length} bytes is not possible.")
-            if end - position < length:
-                self._need = length
-                break
-            frames.append(data if length == end else data[position : position + length])
-            position += length
-        if position < end:
-            self._chunks.append(data[position:] if position else data)
-            self._have = end - position
-        return frames
-
-
-def read_frames(sock: socket.socket) -> Iterator[bytes | memoryview]:
-    """Frames from a blocking socket, until the other side closes it.
-
-    A large frame is read to where it stays, and its memory is used again for the next one: it has to be done with by then.
-    """
-    splitter = FrameSplitter()
-    memory = bytearray()
-    while True:
-        data = sock.recv(_JOIN)
-        if not data:
-            return
-        yield from splitter.feed(data)
-        length = splitter.expected
-        if length > _JOIN:
-            if len(memory) < length:
-                memory = bytearray(length)
-            frame = memoryview(memory)[:length]
-            have = splitter.hand_over(frame)
-            while have < length:
-                count = sock.recv_into(frame[have:], 0, socket.MSG_WAITALL)
-                if not count:
-                    return
-                have += count
-            yield frame
-
-
-def write_all(sock: socket.socket, buffers: Buffers) -> None:
-    """Write the pieces to a blocking socket, as few calls as the kernel allows, without joining them."""
-    if len(buffers) == 1:
-        sock.sendall(buffers[0])
-        return
-    pending = [memoryview(piece) for piece in buffers]
-    while pending:
-        sent = sock.sendmsg(pending[:_IOV_MAX])
-        done = 0
-        while done < len(pending) and sent >= len(pending[done]):
-            sent -= len(pending[done])
-            done += 1
-        del pending[:done]
-        if sent:
-            pending[0] = pending[0][sent:]

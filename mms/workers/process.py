@@ -12,7 +12,7 @@ import psutil
 
 from mms.errors import LoadFailed, MmsError, WorkerDied
 from mms.request import Batch
-from mms.workers import messages
+from mms.workers import frames, messages
 from mms.workers.endings import death, load_error
 from mms.workers.ends import WorkerEnds
 from mms.workers.engine import MAX_IN_FLIGHT, WorkerListener, WorkerSpec, WorkerState
@@ -28,7 +28,6 @@ RUNTIMES = ("python", "python3")
 """What a manifest's runtime may be here: the server's own interpreter."""
 
 _LAST_WORDS = 0.5  # seconds to wait for the rest of a dead worker's socket, which a process of its own may hold open
-_JOINED = 65_536  # bytes: up to here, copying frames together costs less than writing them one by one
 _IDLE_GRACE = 2.0  # seconds at most for a worker to end by itself that has no batch in its hands
 _LEAVE = 1.0  # seconds for a worker to end by itself once it has closed its socket or failed to load
 
@@ -49,7 +48,7 @@ class LocalWorker:
         self._transport: asyncio.WriteTransport | None = None
         self._output: list[WorkerOutput] = []
         self._holding = Holding()
-        self._held_back: messages.Buffers = []
+        self._held_back: frames.Buffers = []
         self._response_timeout = spec.response_timeout
         self._head_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -159,7 +158,7 @@ class LocalWorker:
         if self._state is not WorkerState.STARTING:
             self.kill()
             await self._loaded
-        self._transport.write(messages.encode_control(messages.LOAD, self._order().as_json()))
+        self._transport.write(frames.encode_control(frames.LOAD, self._order().as_json()))
 
     def _order(self) -> LoadOrder:
         spec = self._spec
@@ -219,7 +218,7 @@ class LocalWorker:
         if self._transport is not None and self._state in (WorkerState.READY, WorkerState.BUSY):
             self._write_held_back()
             content = {"batch_size": batch_size, "max_response_size": max_response_size}
-            self._transport.write(messages.encode_control(messages.CONFIGURE, content))
+            self._transport.write(frames.encode_control(frames.CONFIGURE, content))
 
     def _check_response(self) -> None:
         self._timer = None
@@ -237,25 +236,25 @@ class LocalWorker:
             self._cause = WorkerDied(detail=f"{self._subject} {reason}.")
         self.kill()
 
-    def received(self, data: bytes, splitter: messages.FrameSplitter) -> None:
+    def received(self, data: bytes, splitter: frames.FrameSplitter) -> None:
         """Bytes from the worker; a worker that breaks the protocol is killed."""
         try:
-            frames = splitter.feed(data)
-        except messages.FrameError as error:
+            arrived = splitter.feed(data)
+        except frames.FrameError as error:
             self._broke_protocol(error)
             return
-        for frame in frames:
-            kind = messages.kind_of(frame)
-            if kind == messages.BODIES or kind == messages.RESULTS:
+        for frame in arrived:
+            kind = frames.kind_of(frame)
+            if kind == frames.BODIES or kind == frames.RESULTS:
                 self._results(frame)
-            elif kind == messages.LOADED and self._state is WorkerState.LOADING:
+            elif kind == frames.LOADED and self._state is WorkerState.LOADING:
                 self._to(WorkerState.READY)
                 self._loaded.set_result(None)
-            elif kind == messages.LOAD_FAILED and self._state is WorkerState.LOADING:
+            elif kind == frames.LOAD_FAILED and self._state is WorkerState.LOADING:
                 self._load_failed(frame)
 
     def _load_failed(self, frame: bytes) -> None:
-        report = messages.decode_control(frame)
+        report = frames.decode_control(frame)
         self._cause = self._cause or LoadFailed(
             f"Model {self._name} could not be loaded: {report['message']}",
             detail=str(report["detail"]),
@@ -267,7 +266,7 @@ class LocalWorker:
         try:
             results, metrics = messages.decode_results(frame)
             batch = self._holding.answered(len(results))
-        except (messages.FrameError, struct.error, ValueError, TypeError) as error:
+        except (frames.FrameError, struct.error, ValueError, TypeError) as error:
             self._broke_protocol(error)
             return
         if self._holding:
@@ -302,7 +301,7 @@ class LocalWorker:
                 self._cause = WorkerDied("Worker scaled down.", detail=f"{self._subject} was stopped.")
                 if self._transport is not None:
                     self._write_held_back()
-                    self._transport.write(messages.encode_control(messages.STOP, None))
+                    self._transport.write(frames.encode_control(frames.STOP, None))
         # One that holds nothing owes nobody an answer: whatever keeps it from ending must not keep others waiting.
         patience = grace if self._holding else min(grace, _IDLE_GRACE)
         try:
@@ -375,11 +374,11 @@ class LocalWorker:
         return f"Worker {self._id} of model {self._name} (pid {pid})"
 
 
-def _write(transport: asyncio.WriteTransport, buffers: messages.Buffers) -> None:
+def _write(transport: asyncio.WriteTransport, buffers: frames.Buffers) -> None:
     """Small pieces in one write; large ones one after the other, not copied together."""
     if len(buffers) == 1:
         transport.write(buffers[0])
-    elif sum(map(len, buffers)) <= _JOINED:
+    elif sum(map(len, buffers)) <= frames.JOINED:
         transport.write(b"".join(buffers))
     else:
         transport.writelines(buffers)
@@ -390,7 +389,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, worker: LocalWorker) -> None:
         self._worker = worker
-        self._splitter = messages.FrameSplitter()
+        self._splitter = frames.FrameSplitter()
 
     def data_received(self, data: bytes) -> None:
         self._worker.received(data, self._splitter)

@@ -6,8 +6,8 @@ import pytest
 
 from mms.request import Batch, InferenceRequest
 from mms.workers.engine import MAX_IN_FLIGHT
+from mms.workers.frames import FrameError
 from mms.workers.holding import Holding
-from mms.workers.messages import FrameError
 from mms.workers.progress import Progress
 
 
