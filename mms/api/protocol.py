@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any
 
 import httptools
-from uvicorn._types import ASGI3Application, HTTPScope
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -18,12 +18,13 @@ from uvicorn.server import ServerState
 from mms.api.access_log import answered_line, peer_name
 from mms.api.errors import INVALID_MESSAGE, error_answer
 from mms.api.exchange import Answering, AsgiExchange, Exchange, ReadyAnswer
-from mms.api.head import MAX_HEADERS, MAX_REQUEST_LINE, KnownHead, RequestHead, origin_form
+from mms.api.head import MAX_HEADERS, MAX_REQUEST_LINE, KnownHead, RequestHead
 from mms.api.json_text import MIME
-from mms.api.prediction import KnownPrediction, PredictionExchange, wanted_model
-from mms.api.routes import PredictionRoute, decoded
+from mms.api.prediction import KnownPrediction
+from mms.api.reception import exchange_for
+from mms.api.routes import PredictionRoute
 from mms.api.site import Site
-from mms.api.wire import reason_phrase, too_large
+from mms.api.wire import reason_phrase
 from mms.errors import BadInput
 
 logger = logging.getLogger(__name__)
@@ -212,7 +213,10 @@ class MmsProtocol(HttpToolsProtocol):
         if not head.has_host and head.version == "1.1":
             self._refuse_message("Header Host is required.")
             return
-        self._take(self._exchange(head))
+        exchange, route = exchange_for(self, head)
+        if route is not None:
+            self._candidate = head, route
+        self._take(exchange)
 
     def on_body(self, body: bytes) -> None:
         """More of the body."""
@@ -234,54 +238,6 @@ class MmsProtocol(HttpToolsProtocol):
                 self.transport.close()
 
     # --- exchanges ----------------------------------------------------------------------------------------------------
-
-    def _exchange(self, head: RequestHead) -> Exchange:
-        site = self.site
-        path, _, query = head.url.partition(b"?")
-        if not path.startswith(b"/") and path != b"*":
-            path, query = origin_form(head.url)
-        route = site.router.find(path) if site.router is not None and head.method != b"OPTIONS" else None
-        if route is not None:
-            self._candidate = head, route
-            return self._prediction(head, route, query)
-        limit = site.max_request_size
-        if head.length > limit:
-            return self._too_large(head)
-        request_id = site.request_ids.next()
-        scope = self._scope(head, path, query, request_id)
-        return AsgiExchange(self, head, scope, self.app, limit, request_id)
-
-    def _prediction(self, head: RequestHead, route: PredictionRoute, query: bytes) -> Exchange:
-        site = self.site
-        limit = site.models.max_request_size(route.model or wanted_model(route, query, site.service) or "")
-        if limit is None:
-            limit = site.max_request_size
-        if head.length > limit:
-            return self._too_large(head)
-        return PredictionExchange(self, head, route, query, limit)
-
-    def _too_large(self, head: RequestHead) -> Exchange:
-        # A client that waits for leave to send will send nothing: what follows cannot be told apart.
-        waits = head.expects_continue
-        return ReadyAnswer(self, too_large(close=False), close=waits, received=waits)
-
-    def _scope(self, head: RequestHead, path: bytes, query: bytes, request_id: str) -> HTTPScope:
-        return {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": head.version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme or "http",
-            "root_path": "",
-            "method": head.method.decode("ascii"),
-            "path": decoded(path),
-            "raw_path": path,
-            "query_string": query,
-            "headers": [(name.lower(), value) for name, value in head.headers],
-            "state": {"request_id": request_id},
-            "extensions": {},
-        }
 
     def _take(self, exchange: Exchange) -> None:
         self._reading = exchange

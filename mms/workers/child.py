@@ -24,7 +24,8 @@ from typing import Any, NoReturn
 
 from mms.request import Result
 from mms.workers import frames, messages
-from mms.workers.handler import LoadOrder, Model, load
+from mms.workers.handler import Model
+from mms.workers.loading import LoadOrder, load
 from mms.workers.progress import Progress
 
 _PR_SET_PDEATHSIG = 1

@@ -15,7 +15,7 @@ from mms.context import Context
 from mms.errors import BadInput, InvalidModel, MmsError
 from mms.metrics.metrics_store import MetricsStore
 from mms.service import Service
-from mms.workers.handler import LoadOrder
+from mms.workers.loading import LoadOrder
 from mms.workers.onnx_inputs import Array, InputSpec, random_row
 from mms.workers.onnx_session import open_session
 from mms.workers.payloads import decode_json

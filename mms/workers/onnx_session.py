@@ -17,7 +17,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from mms.workers.handler import LoadOrder
+from mms.workers.loading import LoadOrder
 
 logger = logging.getLogger(__name__)
 

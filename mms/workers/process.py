@@ -16,10 +16,10 @@ from mms.workers import frames, messages
 from mms.workers.endings import death, load_error
 from mms.workers.ends import WorkerEnds
 from mms.workers.engine import MAX_IN_FLIGHT, WorkerListener, WorkerSpec, WorkerState
-from mms.workers.handler import LoadOrder
 from mms.workers.holding import Holding
 from mms.workers.launcher import ChildProcess, Exit, Launcher
 from mms.workers.lifecycle import advance
+from mms.workers.loading import LoadOrder
 from mms.workers.output import MetricSink, WorkerOutput
 
 logger = logging.getLogger(__name__)

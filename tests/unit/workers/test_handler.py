@@ -11,7 +11,8 @@ import pytest
 
 from mms.errors import InvalidModel
 from mms.request import InferenceResponse
-from mms.workers.handler import LoadOrder, Model, load
+from mms.workers.handler import Model
+from mms.workers.loading import LoadOrder, load
 from tests.unit.workers.handling import told, wire, write_model
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mms.context import RequestProcessor
 from mms.errors import BadInput, InvalidModel
-from mms.workers.handler import LoadOrder, load
+from mms.workers.loading import LoadOrder, load
 from mms.workers.onnx import OnnxHandler
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
