@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 from mms.archive.model_archive import ModelArchive
 from mms.config.resolve import ModelSettings
-from mms.errors import LoadFailed, MmsError, ModelNotFound, NoWorkerAvailable
+from mms.errors import LoadFailed, ModelNotFound
 from mms.inference.batching import BatchingMode
 from mms.inference.dispatcher import Dispatcher
+from mms.inference.placeholders import Expected, Lobby, NotServed
 from mms.inference.stats import ModelStats
 from mms.records import ModelKey
 from mms.request import InferenceRequest
@@ -128,82 +128,14 @@ class ServedModel:
         self._dispatcher.close()
 
 
-class _NotServed:
-    """Stands in the registry for a model that is known but not in service."""
-
-    def __init__(self, key: ModelKey, reason: str) -> None:
-        self.key = key
-        self.reason = reason
-        self.max_request_size = None
-
-    def submit(self, request: InferenceRequest) -> None:
-        """Refuse, with the reason."""
-        raise NoWorkerAvailable(self.reason)
-
-
-class _Expected:
-    """Stands in the registry for a model whose replay has not come to it yet; keeps its requests until that is decided."""
-
-    CAPACITY = 1000  # its own queue size is not known yet
-
-    def __init__(self, key: ModelKey, wait: float, on_wanted: Callable[[ModelKey], None]) -> None:
-        self.key = key
-        self.max_request_size = None
-        self._wait = wait
-        self._on_wanted = on_wanted
-        self._requests: list[InferenceRequest] = []
-        self._timer: asyncio.TimerHandle | None = None
-
-    def submit(self, request: InferenceRequest) -> None:
-        """Keep the request for at most the wait; the first one asks for the model to be brought back earlier."""
-        if self._wait <= 0 or len(self._requests) >= self.CAPACITY:
-            raise NoWorkerAvailable(f"Model {self.key.name} is still being brought back after a restart.")
-        self._requests.append(request)
-        if len(self._requests) == 1:
-            self._watch()
-            self._on_wanted(self.key)
-
-    @property
-    def waiting(self) -> int:
-        """Requests that it keeps."""
-        return len(self._requests)
-
-    def _watch(self) -> None:
-        delay = max(self._requests[0].arrived + self._wait - time.monotonic(), 0.001)
-        self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
-
-    def _expire(self) -> None:
-        since = time.monotonic() - self._wait
-        late = [request for request in self._requests if request.arrived <= since]
-        del self._requests[: len(late)]
-        if self._requests:
-            self._watch()
-        for request in late:
-            if not request.cancelled:
-                request.done(NoWorkerAvailable(f"Model {self.key.name} is still being brought back after a restart."))
-
-    def hand_over(self, submit: Callable[[InferenceRequest], None]) -> None:
-        """Give what is kept to whoever stands in the registry now."""
-        if self._timer is not None:
-            self._timer.cancel()
-        requests, self._requests = self._requests, []
-        for request in requests:
-            if request.cancelled:
-                continue
-            try:
-                submit(request)
-            except MmsError as error:
-                request.done(error)
-
-
 class Registry:
     """Model names and what stands behind each: a served model, or a placeholder that says why there is none."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, ServedModel | _NotServed | _Expected] = {}
-        self.find: Callable[[str], ServedModel | _NotServed | _Expected | None] = self._entries.get
+        self._entries: dict[str, ServedModel | NotServed | Expected] = {}
+        self.find: Callable[[str], ServedModel | NotServed | Expected | None] = self._entries.get
         """What stands behind a name, placeholders included: takes requests, and changes whenever a model does."""
-        self._unplanned: _Expected | None = None
+        self._unplanned: Lobby | None = None
 
     def submit(self, request: InferenceRequest) -> None:
         """Hand the request to its model. Raises ModelNotFound, NoWorkerAvailable; it is then not accepted."""
@@ -216,7 +148,7 @@ class Registry:
 
     def await_plan(self, wait: float) -> None:
         """Nobody knows yet which models there are: predictions wait, `wait` seconds at most, until `planned`."""
-        self._unplanned = _Expected(ModelKey("of that name", ""), wait, on_wanted=lambda _: None)
+        self._unplanned = Lobby(wait, "This server has just started and does not know its models yet.")
 
     def planned(self) -> None:
         """From now on a name that is not here is unknown; what waited is handed on, or refused."""
@@ -238,11 +170,11 @@ class Registry:
     def held(self, name: str) -> ModelKey | None:
         """The key of a model that is known but kept out of service; None for a served or an unknown one."""
         entry = self._entries.get(name)
-        return entry.key if isinstance(entry, _NotServed) else None
+        return entry.key if isinstance(entry, NotServed) else None
 
     def held_names(self) -> list[str]:
         """The names of the models that are kept out of service."""
-        return [name for name, entry in self._entries.items() if isinstance(entry, _NotServed)]
+        return [name for name, entry in self._entries.items() if isinstance(entry, NotServed)]
 
     def names(self) -> list[str]:
         """The names of the served models, sorted."""
@@ -268,10 +200,8 @@ class Registry:
     @property
     def in_flight(self) -> int:
         """Accepted requests without a result, over all models."""
-        return sum(
-            entry.in_flight if isinstance(entry, ServedModel) else entry.waiting if isinstance(entry, _Expected) else 0
-            for entry in (*self._entries.values(), self._unplanned)
-        )
+        waiting = 0 if self._unplanned is None else self._unplanned.in_flight
+        return waiting + sum(entry.in_flight for entry in self._entries.values())
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -282,25 +212,25 @@ class Registry:
     def withdraw(self, name: str) -> ServedModel | None:
         """From now on the name is unknown; returns the model that was served under it."""
         entry = self._entries.pop(name, None)
-        if isinstance(entry, _Expected):
+        if isinstance(entry, Expected):
             entry.hand_over(self.submit)
         return entry if isinstance(entry, ServedModel) else None
 
     def hold(self, key: ModelKey, reason: str) -> None:
         """The model is known but not in service: predictions answer 503 with the reason."""
-        self._put(_NotServed(key, reason))
+        self._put(NotServed(key, reason))
 
     def expect(self, key: ModelKey, *, wait: float, on_wanted: Callable[[ModelKey], None]) -> None:
         """The model's replay is still to come: predictions wait for it, `wait` seconds at most (0: answer 503 at once).
 
         `on_wanted` is called at the first prediction that waits: this model is wanted before others.
         """
-        self._put(_Expected(key, wait, on_wanted))
+        self._put(Expected(key, wait, on_wanted))
 
-    def _put(self, entry: ServedModel | _NotServed | _Expected) -> None:
+    def _put(self, entry: ServedModel | NotServed | Expected) -> None:
         before = self._entries.get(entry.key.name)
         self._entries[entry.key.name] = entry
-        if isinstance(before, _Expected):
+        if isinstance(before, Expected):
             before.hand_over(entry.submit)
 
     async def close(self) -> None:

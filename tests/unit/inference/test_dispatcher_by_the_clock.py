@@ -8,7 +8,7 @@ import pytest
 from mms.errors import DeadlineExceeded, WorkerDied
 from mms.inference.batching import BatchingMode
 from mms.inference.dispatcher import Dispatcher
-from mms.request import Batch, InferenceResponse
+from mms.request import Batch
 from tests.unit.inference.building import SETTINGS, Asked, until
 
 
@@ -35,7 +35,7 @@ class Hands:
         else:
             batch = Batch(batch.requests[:count], apart=True)
             del self.held[0].requests[:count]
-        results = [InferenceResponse(request.parts[0][2]) for request in batch.requests]
+        results = [bytes(request.parts[0][2]) for request in batch.requests]
         self._dispatcher.batch_done(self, batch, results)
 
 
@@ -199,7 +199,7 @@ async def test_a_request_whose_deadline_has_passed_is_not_sent_even_where_no_tim
     assert isinstance(late.result, DeadlineExceeded)
     assert scene.workers[0].sizes == [1]
     scene.workers[0].answer()
-    assert isinstance(in_time.result, InferenceResponse)
+    assert isinstance(in_time.result, bytes)
     scene.dispatcher.close()
 
 

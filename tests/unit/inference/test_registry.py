@@ -7,7 +7,6 @@ from mms.errors import LoadFailed, ModelNotFound, NoWorkerAvailable
 from mms.inference.registry import Registry
 from mms.inference.service import InferenceService
 from mms.records import ModelKey
-from mms.request import InferenceResponse
 from mms.workers.engine import WorkerState
 from tests.unit.inference.building import SETTINGS, Asked, Gate, ask, bodies, echo, served
 from tests.unit.inference.memory_engine import MemoryEngine, MemoryWorker
@@ -237,7 +236,7 @@ async def test_closing_ends_what_waits_and_what_runs():
     async with asyncio.timeout(3):
         await model.close()
     results = [await one.answer() for one in asked]
-    assert not any(isinstance(result, InferenceResponse) for result in results)
+    assert not any(isinstance(result, bytes) for result in results)
     assert model.in_flight == 0
     with pytest.raises(NoWorkerAvailable):
         ask(model, b"3")
