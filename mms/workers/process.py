@@ -6,13 +6,13 @@ import asyncio
 import logging
 import struct
 import time
-from contextlib import suppress
 
 import psutil
 
 from mms.errors import LoadFailed, MmsError, WorkerDied
 from mms.request import Batch
 from mms.workers import frames, messages
+from mms.workers.connection import Connection
 from mms.workers.endings import death, load_error
 from mms.workers.ends import WorkerEnds
 from mms.workers.engine import MAX_IN_FLIGHT, WorkerListener, WorkerSpec, WorkerState
@@ -21,6 +21,7 @@ from mms.workers.launcher import ChildProcess, Exit, Launcher
 from mms.workers.lifecycle import advance
 from mms.workers.loading import LoadOrder
 from mms.workers.output import MetricSink, WorkerOutput
+from mms.workers.patience import Patience
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ RUNTIMES = ("python", "python3")
 
 _LAST_WORDS = 0.5  # seconds to wait for the rest of a dead worker's socket, which a process of its own may hold open
 _IDLE_GRACE = 2.0  # seconds at most for a worker to end by itself that has no batch in its hands
+_SERVING = (WorkerState.READY, WorkerState.BUSY)
 _LEAVE = 1.0  # seconds for a worker to end by itself once it has closed its socket or failed to load
 
 
@@ -45,13 +47,10 @@ class LocalWorker:
         self._loop = asyncio.get_running_loop()
         self._listener: WorkerListener | None = None
         self._child: ChildProcess | None = None
-        self._transport: asyncio.WriteTransport | None = None
+        self._connection: Connection | None = None
         self._output: list[WorkerOutput] = []
         self._holding = Holding()
-        self._held_back: frames.Buffers = []
-        self._response_timeout = spec.response_timeout
-        self._head_since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._patience = Patience(spec.response_timeout, self._owes_an_answer, self._no_answer)
         self._loaded: asyncio.Future[None] = self._loop.create_future()
         self._cause: MmsError | None = None
         self._exit: Exit | None = None
@@ -154,11 +153,12 @@ class LocalWorker:
             WorkerOutput(ends.stderr, model, logging.WARNING, self._sink),
         ]
         child.exited.add_done_callback(self._exited)
-        self._transport, _ = await self._loop.create_unix_connection(lambda: _Connection(self), sock=ends.sock)
+        connection = self._connection = Connection(self._received, self._broke_protocol, self._disconnected)
+        await self._loop.create_unix_connection(lambda: connection, sock=ends.sock)
         if self._state is not WorkerState.STARTING:
             self.kill()
             await self._loaded
-        self._transport.write(frames.encode_control(frames.LOAD, self._order().as_json()))
+        connection.control(frames.LOAD, self._order().as_json())
 
     def _order(self) -> LoadOrder:
         spec = self._spec
@@ -179,56 +179,35 @@ class LocalWorker:
 
     def send(self, batch: Batch) -> None:
         """Write it; only in READY or BUSY, with at most MAX_IN_FLIGHT calls in its hands (else RuntimeError)."""
-        transport = self._transport
+        connection = self._connection
         state = self._state
-        if transport is None or (state is not WorkerState.READY and state is not WorkerState.BUSY):
+        if connection is None or not connection.open or state not in _SERVING:
             raise RuntimeError(f"Worker {self._id} of model {self._name} is {state}: it takes no batch.")
         if not self._holding.has_room_for(batch):
             raise RuntimeError(f"Worker {self._id} of model {self._name} would hold more than {MAX_IN_FLIGHT} calls.")
         requests = batch.requests
         buffers = messages.encode_calls(requests) if batch.apart else messages.encode_batch(requests)
-        now = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._response_timeout, self._check_response)
         if self._holding:
-            # It has enough to do until the loop comes round: all that is sent to it in this turn leaves in one write.
-            if not self._held_back:
-                self._loop.call_soon(self._write_held_back)
-            self._held_back += buffers
+            connection.write_soon(buffers)  # it has enough to do until the loop comes round
         else:
-            self._head_since = now
+            self._patience.begin()
             if state is WorkerState.READY:
                 self._to(WorkerState.BUSY)
-            _write(transport, buffers)
+            connection.write(buffers)
         self._holding.add(batch)
-
-    def _write_held_back(self) -> None:
-        buffers, self._held_back = self._held_back, []
-        if buffers and self._transport is not None:
-            _write(self._transport, buffers)
 
     def configure(self, *, batch_size: int, response_timeout: float, max_response_size: int) -> None:
         """Change live settings; those of the worker's own hold from the next batch on."""
-        if response_timeout != self._response_timeout:
-            self._response_timeout = response_timeout
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-                self._check_response()
-        if self._transport is not None and self._state in (WorkerState.READY, WorkerState.BUSY):
-            self._write_held_back()
+        self._patience.configure(response_timeout)
+        if self._connection is not None and self._state in _SERVING:
             content = {"batch_size": batch_size, "max_response_size": max_response_size}
-            self._transport.write(frames.encode_control(frames.CONFIGURE, content))
+            self._connection.control(frames.CONFIGURE, content)
 
-    def _check_response(self) -> None:
-        self._timer = None
-        if not self._holding or self._exit is not None:
-            return
-        left = self._head_since + self._response_timeout - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._check_response)
-            return
-        self._end_for(f"did not answer within {self._response_timeout:g} s and was killed")
+    def _owes_an_answer(self) -> bool:
+        return bool(self._holding) and self._exit is None
+
+    def _no_answer(self) -> None:
+        self._end_for(f"did not answer within {self._patience.seconds:g} s and was killed")
 
     def _end_for(self, reason: str) -> None:
         """Kill it; `reason` completes a sentence that begins with the worker."""
@@ -236,22 +215,16 @@ class LocalWorker:
             self._cause = WorkerDied(detail=f"{self._subject} {reason}.")
         self.kill()
 
-    def received(self, data: bytes, splitter: frames.FrameSplitter) -> None:
-        """Bytes from the worker; a worker that breaks the protocol is killed."""
-        try:
-            arrived = splitter.feed(data)
-        except frames.FrameError as error:
-            self._broke_protocol(error)
-            return
-        for frame in arrived:
-            kind = frames.kind_of(frame)
-            if kind == frames.BODIES or kind == frames.RESULTS:
-                self._results(frame)
-            elif kind == frames.LOADED and self._state is WorkerState.LOADING:
-                self._to(WorkerState.READY)
-                self._loaded.set_result(None)
-            elif kind == frames.LOAD_FAILED and self._state is WorkerState.LOADING:
-                self._load_failed(frame)
+    def _received(self, frame: bytes) -> None:
+        """One frame from the worker."""
+        kind = frames.kind_of(frame)
+        if kind == frames.BODIES or kind == frames.RESULTS:
+            self._results(frame)
+        elif kind == frames.LOADED and self._state is WorkerState.LOADING:
+            self._to(WorkerState.READY)
+            self._loaded.set_result(None)
+        elif kind == frames.LOAD_FAILED and self._state is WorkerState.LOADING:
+            self._load_failed(frame)
 
     def _load_failed(self, frame: bytes) -> None:
         report = frames.decode_control(frame)
@@ -270,7 +243,7 @@ class LocalWorker:
             self._broke_protocol(error)
             return
         if self._holding:
-            self._head_since = self._loop.time()
+            self._patience.begin()
         elif self._state is WorkerState.BUSY:
             self._to(WorkerState.READY)
         if metrics:
@@ -279,6 +252,7 @@ class LocalWorker:
             self._listener.batch_done(self, batch, results)
 
     def _broke_protocol(self, error: Exception) -> None:
+        """A worker that writes what makes no sense is not to be trusted with further requests."""
         self._end_for(f"sent what is no answer ({error}) and was killed")
 
     # --- the end ---
@@ -299,9 +273,8 @@ class LocalWorker:
                     self._finish()
             else:
                 self._cause = WorkerDied("Worker scaled down.", detail=f"{self._subject} was stopped.")
-                if self._transport is not None:
-                    self._write_held_back()
-                    self._transport.write(frames.encode_control(frames.STOP, None))
+                if self._connection is not None:
+                    self._connection.control(frames.STOP, None)
         # One that holds nothing owes nobody an answer: whatever keeps it from ending must not keep others waiting.
         patience = grace if self._holding else min(grace, _IDLE_GRACE)
         try:
@@ -315,9 +288,8 @@ class LocalWorker:
         if self._child is not None:
             self._child.kill()
 
-    def disconnected(self) -> None:
+    def _disconnected(self) -> None:
         """The worker's socket is closed: it has ended, or is about to."""
-        self._transport = None
         if self._exit is not None:
             self._finish()
         else:
@@ -325,7 +297,7 @@ class LocalWorker:
 
     def _exited(self, exited: asyncio.Future[Exit]) -> None:
         self._exit = exited.result()
-        if self._transport is None:
+        if self._connection is None or not self._connection.open:
             self._finish()
         else:
             # Answers that it wrote before it ended may still be on their way.
@@ -335,10 +307,9 @@ class LocalWorker:
         """Once, when process and socket are gone: close everything and tell who waits."""
         if self.gone.done():
             return
-        if self._transport is not None:
-            self._transport.abort()
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+        self._patience.close()
         for output in self._output:
             output.close()
         self.gone.set_result(None)
@@ -372,28 +343,3 @@ class LocalWorker:
     def _subject(self) -> str:
         pid = self._child.pid if self._child is not None else None
         return f"Worker {self._id} of model {self._name} (pid {pid})"
-
-
-def _write(transport: asyncio.WriteTransport, buffers: frames.Buffers) -> None:
-    """Small pieces in one write; large ones one after the other, not copied together."""
-    if len(buffers) == 1:
-        transport.write(buffers[0])
-    elif sum(map(len, buffers)) <= frames.JOINED:
-        transport.write(b"".join(buffers))
-    else:
-        transport.writelines(buffers)
-
-
-class _Connection(asyncio.Protocol):
-    """The server's end of a worker's socket."""
-
-    def __init__(self, worker: LocalWorker) -> None:
-        self._worker = worker
-        self._splitter = frames.FrameSplitter()
-
-    def data_received(self, data: bytes) -> None:
-        self._worker.received(data, self._splitter)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        with suppress(asyncio.InvalidStateError):
-            self._worker.disconnected()
