@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.postgres_server import PostgresServer
+
+settings.register_profile("mms")  # a machine under load is slow, not wrong
+settings.load_profile("mms")
 
 
 @pytest.fixture(scope="session")

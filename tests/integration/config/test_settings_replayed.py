@@ -94,7 +94,7 @@ async def live_twice(config: StoreConfig, name: str, first: dict[str, int], step
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(first=SAID, steps=STEPS)
 def test_after_a_replay_every_setting_has_the_same_value_and_the_same_provenance(
     tmp_path_factory: Any, first: dict[str, int], steps: list[tuple[Operation, Any]]

@@ -131,7 +131,7 @@ def compare(pair: Pair, steps: list[tuple[Any, ...]]) -> None:
         assert offline.verify(config) == []
 
 
-@settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=30, phases=[Phase.explicit, Phase.generate])
 @given(st.lists(STEPS, min_size=4, max_size=22), st.integers(0, 2), st.integers(1, 4), st.integers(0, 4))
 def test_whatever_happens_a_packed_journal_reads_as_one_that_never_was(
     steps: list[tuple[Any, ...]], kept_loose: int, size: int, keep_entries: int

@@ -80,7 +80,7 @@ REQUESTS = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     flights=st.lists(st.lists(st.sampled_from(list(REQUESTS)), min_size=1, max_size=3), min_size=1, max_size=12),
     cut=st.integers(0, 80),

@@ -209,7 +209,7 @@ LARGE = b"POST /predictions/noop HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n
 EXPECTED = {WHOLE: (200, b"hello"), CHUNKED: (200, b"abc"), UPGRADE: (200, b"u"), OTHER: (200, b"{"), LARGE: (413, b"")}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     requests=st.lists(st.sampled_from(list(EXPECTED)), min_size=1, max_size=10),
     cuts=st.lists(st.integers(1, 300), max_size=30),

@@ -85,7 +85,7 @@ def values_of(option: str) -> st.SearchStrategy[Any]:
     return st.booleans() if option == "preload_model" else st.integers(1, 4000)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     data=st.data(),
     option=st.sampled_from([option.name for option in MODEL_OPTIONS]),
@@ -110,7 +110,7 @@ def test_the_strongest_source_wins_and_the_others_are_listed_in_order(data, opti
     assert {name: getattr(resolved, name) for name in others} == {name: BUILT_IN[name] for name in others}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), option=st.sampled_from([option.name for option in MODEL_OPTIONS]))
 def test_storing_an_override_and_reading_it_back_changes_nothing(data, option):
     row = next(row for row in MODEL_OPTIONS if row.name == option)
@@ -129,7 +129,7 @@ def test_storing_an_override_and_reading_it_back_changes_nothing(data, option):
 workers = st.one_of(st.none(), st.integers(0, 6))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     low=st.lists(workers, min_size=7, max_size=7), high=st.lists(workers, min_size=7, max_size=7), startup=st.booleans()
 )
@@ -196,7 +196,7 @@ SAMPLES = {
 }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(option=st.sampled_from(sorted(SAMPLES)), said=st.sets(st.sampled_from(["flag", "variable", "key"])))
 def test_the_strongest_source_wins_for_the_server_too(option, said):
     flag, variable, key = SAMPLES[option]

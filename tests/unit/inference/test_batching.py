@@ -186,7 +186,7 @@ def test_more_clients_are_noticed():
     assert run.answered / run.batches > 10
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     delay=st.integers(0, 50),
     size=st.integers(2, 16),

@@ -107,7 +107,7 @@ class History:
 
 
 @pytest.mark.parametrize("batching", ["strict", "adaptive"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(history=st.lists(steps, min_size=3, max_size=40))
 def test_every_accepted_request_ends_exactly_once(batching: str, history: list[tuple[str, Any]]):
     async def run() -> None:

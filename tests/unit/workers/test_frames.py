@@ -34,7 +34,7 @@ def test_a_length_that_no_frame_has_is_refused(length: int) -> None:
 
 
 @given(st.lists(st.sampled_from([0, 1, 70_000, 65_527, 65_528, 200_000]), min_size=1, max_size=5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_frames_of_any_size_are_read_from_a_socket_one_after_the_other(sizes: list[int]) -> None:
     sent = [struct.pack("<QB", 9 + size, number) + bytes([number]) * size for number, size in enumerate(sizes)]
     ours, theirs = socket.socketpair()
