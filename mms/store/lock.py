@@ -194,7 +194,8 @@ class SessionLock:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             try:
-                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": self._key})
+                if not connection.invalidated:  # one that was lost has no lock any more
+                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": self._key})
             except DBAPIError:
                 logger.debug("The lock's connection was lost before the lock was given back.", exc_info=True)
             try:
