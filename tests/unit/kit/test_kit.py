@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from mms.context import Context, RequestProcessor
+from mms.context import Context, RequestProcessor, RequestProcessors
 from mms.metrics.dimension import Dimension
 from mms.metrics.metrics_store import MetricsStore
 from mms.service import PredictionException, Service, emit_metrics
@@ -160,3 +160,27 @@ def test_timeit_prints_and_gives_back_the_result(capsys: pytest.CaptureFixture[s
     assert add(1, 2) == 3
     assert add.__name__ == "add"
     assert capsys.readouterr().out.startswith("func: 'add' took a total of")
+
+
+def test_request_processors_are_made_when_they_are_asked_for() -> None:
+    read: list[str] = []
+
+    def headers(request: str) -> dict[str, str]:
+        read.append(request)
+        return {"X": request}
+
+    processors = RequestProcessors(["one", "two", "three"], headers)
+    assert len(processors) == 3
+    assert processors.untouched
+
+    second = processors[1]
+    assert not processors.untouched
+    assert read == []
+    assert second.get_request_property("X") == "two"
+    assert read == ["two"]
+    assert processors[1] is second
+    assert processors[-2] is second
+    assert processors[1:2] == [second]
+    assert list(processors)[1] is second
+    with pytest.raises(IndexError):
+        processors[3]

@@ -24,6 +24,13 @@ class Watched:
         return asyncio.get_running_loop().time() - self._began
 
 
+async def passed(seconds: float) -> float:
+    """Return when another patience, begun now, is over; its own account of how long that was."""
+    other = Watched(seconds)
+    other.patience.begin()
+    return await other.ended()
+
+
 async def test_it_ends_no_earlier_than_it_was_told() -> None:
     watched = Watched(0.05)
     watched.patience.begin()
@@ -33,16 +40,16 @@ async def test_it_ends_no_earlier_than_it_was_told() -> None:
 async def test_a_new_call_begins_a_new_time() -> None:
     watched = Watched(0.1)
     watched.patience.begin()
-    await asyncio.sleep(0.06)
+    later = await passed(0.06)
     watched.patience.begin()
-    assert await watched.ended() >= 0.155
+    assert await watched.ended() >= later + 0.095
 
 
 async def test_without_a_call_under_way_it_is_never_over() -> None:
     watched = Watched(0.02)
     watched.patience.begin()
     watched.under_way = False
-    await asyncio.sleep(0.06)
+    await passed(0.06)
     assert not watched.over.is_set()
     watched.under_way = True
     watched.patience.begin()  # the timer had gone off for nothing
@@ -60,5 +67,5 @@ async def test_closed_it_says_nothing_more() -> None:
     watched = Watched(0.01)
     watched.patience.begin()
     watched.patience.close()
-    await asyncio.sleep(0.03)
+    await passed(0.03)
     assert not watched.over.is_set()
