@@ -7,21 +7,20 @@ The file system is mounted anew, which replays its journal, and the next boot is
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from chaos.crash_walk import in_child
-from chaos.store_life import SCENARIOS, Scenario, prepare, victim, wrong_after
+from chaos.store_life import Scenario, victim, wrong_after
+from chaos.walking import drawn, in_child, walk
 
 BLOCK = 4096
 LIFE = "life"
@@ -30,28 +29,22 @@ _STARTS_WITHIN = 20.0
 
 def main() -> int:
     """Arguments: scenario, seed, and how many cuts (0: all)."""
-    scenario, rng, most = SCENARIOS[sys.argv[1]], random.Random(sys.argv[2]), int(sys.argv[3])
-    base = Path(tempfile.mkdtemp(prefix="mms-block-cuts-"))
-    try:
-        template = base / "template"
-        template.mkdir()
-        in_child(lambda: prepare(scenario, template))
-        start, lines, data = _recorded(scenario, template, base)
-        indexes = range(start, len(lines) + 1)
-        # After a flush nothing is left of which a half could be lost.
-        moments = [(index, half) for index in indexes for half in (False, True) if not half or lines[index - 1] != "F"]
-        cuts = sorted(rng.sample(moments, most)) if most and most < len(moments) else moments
-        violations = []
-        for number, (index, half) in enumerate(cuts):
-            disk, said = _disk_after(
-                lines, data, index, random.Random(f"{sys.argv[2]}/{number}") if half else None, start
-            )
-            found = _judged(scenario, disk, said, base)
-            violations += [f"power cut after record {index} of {len(lines)} ({said[-1:]}): {text}" for text in found]
-        print(json.dumps({"points": len(cuts), "of": len(moments), "violations": violations}))
-    finally:
-        shutil.rmtree(base)
-    return 0
+    return walk(_look)
+
+
+def _look(scenario: Scenario, template: Path, base: Path) -> dict[str, Any]:
+    start, lines, data = _recorded(scenario, template, base)
+    indexes = range(start, len(lines) + 1)
+    # After a flush nothing is left of which a half could be lost.
+    moments = [(index, half) for index in indexes for half in (False, True) if not half or lines[index - 1] != "F"]
+    cuts = drawn(moments)
+    violations = []
+    for number, (index, half) in enumerate(cuts):
+        rng = random.Random(f"{sys.argv[2]}/{number}") if half else None
+        disk, said = _disk_after(lines, data, index, rng, start)
+        found = _judged(scenario, disk, said, base)
+        violations += [f"power cut after record {index} of {len(lines)} ({said[-1:]}): {text}" for text in found]
+    return {"points": len(cuts), "of": len(moments), "violations": violations}
 
 
 def _recorded(scenario: Scenario, template: Path, base: Path) -> tuple[int, list[str], bytes]:

@@ -6,22 +6,18 @@ to the fork and kills it as it enters its Nth write, sync, truncation, removal o
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from chaos.store_life import SCENARIOS, Scenario, prepare, victim, wrong_after
+from chaos.store_life import Scenario, victim, wrong_after
+from chaos.walking import drawn, in_child, walk
 
 CALLS = "write,pwrite64,writev,fsync,fdatasync,ftruncate,unlink,unlinkat,rename,renameat,renameat2"
 """Writes, syncs, truncations, removals and renames; opening and locking change nothing that a boot could see."""
@@ -33,22 +29,17 @@ UNHARMED = "unharmed"
 
 def main() -> int:
     """Arguments: scenario, seed, and how many points (0: all)."""
-    scenario, rng, most = SCENARIOS[sys.argv[1]], random.Random(sys.argv[2]), int(sys.argv[3])
-    base = Path(tempfile.mkdtemp(prefix="mms-crash-points-"))
-    try:
-        template = base / "template"
-        template.mkdir()
-        in_child(lambda: prepare(scenario, template))
+
+    def look(scenario: Scenario, template: Path, base: Path) -> dict[str, Any]:
         every = _points(scenario, template, base)
-        points = sorted(rng.sample(every, most)) if most and most < len(every) else every
+        points = drawn(every)
         violations = []
         for call, number in points:
             found = _hit(scenario, template, base, call, number)
             violations += [f"killed at {call} number {number}: {text}" for text in found]
-        print(json.dumps({"total": len(every), "points": len(points), "violations": violations}))
-    finally:
-        shutil.rmtree(base)
-    return 0
+        return {"total": len(every), "points": len(points), "violations": violations}
+
+    return walk(look)
 
 
 def _points(scenario: Scenario, template: Path, base: Path) -> list[tuple[str, int]]:
@@ -105,31 +96,6 @@ def _wait_for_tracer() -> None:
             raise TimeoutError("strace did not attach")
         time.sleep(0.002)
     time.sleep(0.02)  # attached, it still has to be told what to watch for
-
-
-def in_child(work: Callable[[], list[str] | None]) -> list[str] | None:
-    """Run in a fork, so that no thread of it ever lives in this process; raises where it did."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
-        answer: dict[str, Any] = {}
-        try:
-            answer = {"found": work()}
-        except BaseException as error:
-            answer = {"error": repr(error)}
-        finally:
-            with suppress(OSError):
-                os.write(write, json.dumps(answer).encode())
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        said = json.load(pipe)
-    os.waitpid(pid, 0)
-    if "error" in said:
-        raise RuntimeError(said["error"])
-    found: list[str] | None = said["found"]
-    return found
 
 
 if __name__ == "__main__":

@@ -8,19 +8,19 @@ loses names would do is not shown here.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from chaos.crash_walk import UNHARMED, in_child, traced
-from chaos.store_life import SCENARIOS, prepare, wrong_after
+from chaos.crash_walk import UNHARMED, traced
+from chaos.store_life import Scenario, wrong_after
+from chaos.walking import in_child, walk
 
 CALLS = "write,pwrite64,ftruncate,fsync,fdatasync,unlink,rename"
 BLOCK = 4096
@@ -138,29 +138,25 @@ def _apply(disk: Disk, ends: dict[str, int], call: str, name: str, rest: str) ->
 
 def main() -> int:
     """Argument: the scenario."""
-    scenario = SCENARIOS[sys.argv[1]]
-    base = Path(tempfile.mkdtemp(prefix="mms-power-cuts-"))
-    try:
-        template, folder, trace = base / "template", base / "life", base / "trace"
-        template.mkdir()
-        in_child(lambda: prepare(scenario, template))
-        options = ["-y", "-xx", "-s", "2000000", "-o", str(trace), "-e", f"trace={CALLS}"]
-        if traced(scenario, template, folder, options)[-1:] != [UNHARMED]:
-            raise RuntimeError("the life did not end well")
-        violations, points = [], 0
-        for number, disk in enumerate(replayed(trace, template, folder)):
-            for half in (None, random.Random(number)):
-                cut = base / "cut"
-                disk.after_cut(cut, half)
-                said = list(disk.said)
-                found = in_child(partial(wrong_after, scenario, cut, said)) or []
-                points += 1
-                violations += [f"power cut after call {number} ({said[-1:]}): {text}" for text in found]
-                shutil.rmtree(cut)
-        print(json.dumps({"points": points, "violations": violations}))
-    finally:
-        shutil.rmtree(base)
-    return 0
+    return walk(_look)
+
+
+def _look(scenario: Scenario, template: Path, base: Path) -> dict[str, Any]:
+    folder, trace = base / "life", base / "trace"
+    options = ["-y", "-xx", "-s", "2000000", "-o", str(trace), "-e", f"trace={CALLS}"]
+    if traced(scenario, template, folder, options)[-1:] != [UNHARMED]:
+        raise RuntimeError("the life did not end well")
+    violations, points = [], 0
+    for number, disk in enumerate(replayed(trace, template, folder)):
+        for half in (None, random.Random(number)):
+            cut = base / "cut"
+            disk.after_cut(cut, half)
+            said = list(disk.said)
+            found = in_child(partial(wrong_after, scenario, cut, said)) or []
+            points += 1
+            violations += [f"power cut after call {number} ({said[-1:]}): {text}" for text in found]
+            shutil.rmtree(cut)
+    return {"points": points, "violations": violations}
 
 
 if __name__ == "__main__":
