@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from tests.postgres_server import PostgresServer
 
-settings.register_profile("mms")  # a machine under load is slow, not wrong
+settings.register_profile("mms", deadline=None)  # a machine under load is slow, not wrong
 settings.load_profile("mms")
 
 
