@@ -22,6 +22,9 @@ from mms.store.wire import Wire
 Transaction = Connection
 """What the functions of this room take: a connection with a transaction open; the caller began it and ends it."""
 
+PAGE_SIZE = 8192
+"""Bytes of a page of a store that is made new; an older one keeps its own. A boot reads every page: larger ones are fewer."""
+
 SQLITE_PRAGMAS = (
     "PRAGMA busy_timeout = 5000",
     "PRAGMA synchronous = FULL",
@@ -29,6 +32,7 @@ SQLITE_PRAGMAS = (
     "PRAGMA trusted_schema = OFF",
     "PRAGMA wal_autocheckpoint = 200",
     "PRAGMA mmap_size = 0",
+    f"PRAGMA page_size = {PAGE_SIZE}",
 )
 
 POSTGRES_CONNECT = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from mms.records import (
     RegistrationState,
     StoreHealth,
 )
+from mms.store import offline
+from mms.store.database import PAGE_SIZE
 from mms.store.store import Store, StoreConfig
 from tests.store_life import WHO, auto, begun, clean, life, manifest, registered, replay, wish
 
@@ -231,3 +235,21 @@ async def test_a_heartbeat_finds_that_the_store_has_a_new_owner(config: StoreCon
         async with life(config):
             await store.heartbeat({})
             assert store.health is StoreHealth.FENCED
+
+
+async def test_a_store_with_smaller_pages_keeps_them(sqlite_config: StoreConfig, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "store.db")) as older:
+        older.execute("PRAGMA page_size = 4096")
+        older.execute("VACUUM")  # which writes the file
+    async with life(sqlite_config) as store:
+        await registered(store, "a")
+    with closing(sqlite3.connect(tmp_path / "store.db")) as opened:
+        assert opened.execute("PRAGMA page_size").fetchone() == (4096,)
+    assert offline.verify(sqlite_config) == []
+
+
+async def test_a_new_store_has_larger_pages_than_sqlite_gives(sqlite_config: StoreConfig, tmp_path: Path) -> None:
+    async with life(sqlite_config):
+        pass
+    with closing(sqlite3.connect(tmp_path / "store.db")) as opened:
+        assert opened.execute("PRAGMA page_size").fetchone() == (PAGE_SIZE,)
