@@ -82,12 +82,12 @@ class Wire:
     def __init__(self, cors: Cors | None = None) -> None:
         self._cors = (cors or Cors()).pairs()
         self._templates: dict[tuple[int, str, str | None, bool], bytes] = {}
-        self._plain = self._template(200, "", None, False, ()).replace(b"%%", b"%").split(b"%b")
-        self._plain[1] = self._plain[1].removesuffix(b"%d\r\n\r\n")
+        before, _, after = (self._template(200, "", None, False, ()) % (b"\0", 0, b"")).partition(b"\0")
+        self._plain = before, after.removesuffix(_LENGTHS[0])
 
     def plain(self, request_id: str, body: bytes) -> bytes:
         """200 with a body and nothing else, on a connection that goes on: what most answers are, for a fraction of the time."""
-        before, after, _ = self._plain
+        before, after = self._plain
         size = len(body)
         length = _LENGTHS[size] if size < _SHORT else b"%d\r\n\r\n" % size
         return b"".join((before, request_id.encode(), after, length, body))

@@ -95,3 +95,11 @@ def test_an_answer_that_would_break_the_protocol_becomes_an_error(response: Infe
 
 def test_a_status_without_body_sends_none() -> None:
     assert checked(InferenceResponse(b"surprise", status=204)).body == b""
+
+
+@pytest.mark.parametrize("origin", ["", "*", "https://%b.example/100%%d"])
+@pytest.mark.parametrize("size", [0, 2, 1023, 1024, 70_000])
+def test_the_plain_answer_is_the_one_that_the_long_way_gives(origin: str, size: int) -> None:
+    wire = Wire(Cors(origin))
+    body = b"x" * size
+    assert wire.plain("an-id", body) == wire.answer(200, "", "an-id", None, body, False)
