@@ -29,17 +29,17 @@ UNHARMED = "unharmed"
 
 def main() -> int:
     """Arguments: scenario, seed, and how many points (0: all)."""
+    return walk(_look)
 
-    def look(scenario: Scenario, template: Path, base: Path) -> dict[str, Any]:
-        every = _points(scenario, template, base)
-        points = drawn(every)
-        violations = []
-        for call, number in points:
-            found = _hit(scenario, template, base, call, number)
-            violations += [f"killed at {call} number {number}: {text}" for text in found]
-        return {"total": len(every), "points": len(points), "violations": violations}
 
-    return walk(look)
+def _look(scenario: Scenario, template: Path, base: Path) -> dict[str, Any]:
+    every = _points(scenario, template, base)
+    points = drawn(every)
+    violations = []
+    for call, number in points:
+        found = _hit(scenario, template, base, call, number)
+        violations += [f"killed at {call} number {number}: {text}" for text in found]
+    return {"total": len(every), "points": len(points), "violations": violations}
 
 
 def _points(scenario: Scenario, template: Path, base: Path) -> list[tuple[str, int]]:

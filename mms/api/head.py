@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httptools
 
+from mms.api.access_log import answered_line
 from mms.api.bodies import plain_type
 from mms.api.routes import PredictionRoute
 from mms.request import Header, HeaderList
@@ -83,8 +84,8 @@ class KnownHead:
         self.whole = len(data)
 
     @classmethod
-    def learnt(cls, head: RequestHead, route: PredictionRoute, data: bytes, log_line: bytes) -> KnownHead | None:
-        """The head of the request that came as `data`; None where one like it may have to be looked at more closely.
+    def learnt(cls, head: RequestHead, route: PredictionRoute, data: bytes, peer: bytes) -> KnownHead | None:
+        """The head of the request that came as `data` from `peer`; None where one like it may have to be looked at more closely.
 
         That is so unless `data` is the head and a body of the declared length, no more, the path alone names the model, and
         the body is one part.
@@ -97,7 +98,7 @@ class KnownHead:
             return None
         if not 4 <= size <= cls.MOST or size + head.length != len(data):
             return None
-        return cls(head, route.model, body_type, log_line, data, size)
+        return cls(head, route.model, body_type, answered_line(peer, head.line, 200), data, size)
 
 
 def origin_form(url: bytes) -> tuple[bytes, bytes]:

@@ -15,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from mms.api.access_log import answered_line, peer_name
+from mms.api.access_log import peer_name
 from mms.api.errors import INVALID_MESSAGE, error_answer
 from mms.api.exchange import Answering, AsgiExchange, Exchange, ReadyAnswer
 from mms.api.head import MAX_HEADERS, MAX_REQUEST_LINE, KnownHead, RequestHead
@@ -135,7 +135,7 @@ class MmsProtocol(HttpToolsProtocol):
                 self._refuse_message(INVALID_MESSAGE)
             elif between and self._candidate is not None and self._in_head and self._reading is None:
                 head, route = self._candidate
-                self._known = KnownHead.learnt(head, route, data, answered_line(self._peer, head.line, 200))
+                self._known = KnownHead.learnt(head, route, data, self._peer)
 
     def _feed(self, data: bytes) -> None:
         while data and self.parser is not None:

@@ -84,7 +84,7 @@ class Dispatcher:
             raise NoWorkerAvailable(self._refusal)
         self.stats.accepted += 1
         waiting.append(request)
-        if not self._queue.watched:
+        if self._queue.timer is None:
             self._queue.watch()
         if len(waiting) >= self._pump_from and not self._pump_due:
             self._pump_due = True

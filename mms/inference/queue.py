@@ -18,7 +18,7 @@ class RequestQueue:
     """`waiting` is the queue itself, for the hot path to look at and append to; `patience` is how long one may wait in it.
 
     All requests have the same patience, so they expire in the order in which they came, and one timer is enough: whoever
-    appends while it is not `watched` calls `watch`. `on_expired` is called after some may have.
+    appends while there is no `timer` calls `watch`. `on_expired` is called after some may have.
     """
 
     __slots__ = (
@@ -29,10 +29,9 @@ class RequestQueue:
         "_next_purge",
         "_on_expired",
         "_stats",
-        "_timer",
         "patience",
+        "timer",
         "waiting",
-        "watched",
     )
 
     def __init__(
@@ -52,8 +51,7 @@ class RequestQueue:
         self._clock = clock
         self._on_expired = on_expired
         self._loop = asyncio.get_running_loop()
-        self.watched = False
-        self._timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None
         self._next_purge = 0.0
 
     def put_back(self, requests: list[InferenceRequest]) -> None:
@@ -99,18 +97,16 @@ class RequestQueue:
 
     def close(self) -> None:
         """Let go of the event loop."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.watched = False
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def watch(self) -> None:
         """Set the timer to the deadline of the oldest; it is not moved when that one leaves, it only looks once too often then."""
         self.close()
         if self.waiting:
             delay = max(self.waiting[0].arrived + self.patience - self._clock(), 0.001)
-            self._timer = self._loop.call_later(delay, self._time_is_over)
-            self.watched = True
+            self.timer = self._loop.call_later(delay, self._time_is_over)
 
     def _time_is_over(self) -> None:
         self._drop_old(self._clock())
