@@ -80,6 +80,7 @@ def main(descriptors: Sequence[int], parent: int) -> NoReturn:
         outlive_signals()
         _take_over_output(stdout, stderr)
         _offer_to_oom_killer()
+        _leave_precedence_to_the_server()
         threading.Thread(target=_watch, args=(sock,), name="watch", daemon=True).start()
         _serve(sock, progress)
         status = 0
@@ -113,6 +114,16 @@ def _offer_to_oom_killer() -> None:
     """Where memory runs out, let it be a worker that goes and not the server."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_bytes(_OOM_SCORE)
+
+
+def _leave_precedence_to_the_server() -> None:
+    """Wake up without pushing whoever runs off its processor: that is mostly the server, with answers in its hands.
+
+    The share of time stays what it was (sched(7), SCHED_BATCH). An operator who chose another policy keeps it.
+    """
+    with suppress(OSError):  # a container may forbid it, and then all is as it would be without
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _watch(sock: socket.socket) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mms.errors import WorkerDied
@@ -157,6 +158,21 @@ async def test_a_worker_holds_nothing_of_the_servers_front_rooms(start: Start) -
     heavy = {"fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "psycopg", "structlog", "asyncio", "psutil"}
     assert not loaded & heavy
     assert {"numpy", "onnxruntime", "orjson"} <= loaded
+    await worker.stop(5)
+
+
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+async def test_a_worker_leaves_precedence_to_the_server(start: Start) -> None:
+    worker, _ = await start()
+    pid = worker.pid
+    assert pid is not None
+    assert os.sched_getscheduler(pid) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert psutil.Process(pid).nice() == psutil.Process().nice()  # the same share of the processors
+    assert oom_score(pid) > oom_score(os.getpid())
     await worker.stop(5)
 
 
