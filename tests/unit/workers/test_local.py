@@ -1,8 +1,10 @@
 """The engine of local processes, with real processes: working, its fork server, its end."""
 
 import asyncio
+import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import psutil
@@ -174,6 +176,24 @@ async def test_a_worker_leaves_precedence_to_the_server(start: Start) -> None:
     assert psutil.Process(pid).nice() == psutil.Process().nice()  # the same share of the processors
     assert oom_score(pid) > oom_score(os.getpid())
     await worker.stop(5)
+
+
+async def test_workers_keep_a_scheduling_policy_that_an_operator_chose(tmp_path: Path) -> None:
+    choose = """
+import os, runpy
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+runpy.run_module("tests.unit.workers.small_server", run_name="__main__")
+"""
+    command = (sys.executable, "-c", choose, "forkserver", str(write_model(tmp_path, ECHO)))
+    server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert server.stdout is not None
+    try:
+        worker, fork_server = json.loads(await server.stdout.readline())["others"]
+        assert [os.sched_getscheduler(pid) for pid in (server.pid, fork_server, worker)] == [os.SCHED_IDLE] * 3
+    finally:
+        server.kill()
+        await server.wait()
+    await until(lambda: gone(worker) and gone(fork_server))
 
 
 # --- the fork server -------------------------------------------------------------------------------------------------
