@@ -96,12 +96,17 @@ class Desks:
         desk.ahead = ahead
 
     def least_loaded(self, most: int, ripe: float, longest_turn: float, now: float) -> Desk | None:
-        """The desk with the fewest calls, below `most`, whose turn is at least `ripe` and at most `longest_turn` seconds old."""
+        """The desk with the fewest calls, below `most`, whose turn is at least `ripe` and at most `longest_turn` seconds old.
+
+        Among several the one whose turn is the oldest: it is the next to come free.
+        """
         least: Desk | None = None
         since, until = now - longest_turn, now - ripe
         for desk in self._by_worker.values():
-            held = desk.calls
-            if held < most and not desk.leaving and since <= desk.turn_began <= until:
+            held, began = desk.calls, desk.turn_began
+            if desk.leaving or not since <= began <= until:
+                continue
+            if held < most or (held == most and least is not None and began < least.turn_began):
                 most = held
                 least = desk
         return least

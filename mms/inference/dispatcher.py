@@ -168,7 +168,7 @@ class Dispatcher:
 
     def _calls_for(self, desk: Desk) -> int:
         """How many requests of batch size 1 a worker gets in one frame: what it may hold, and no more than its share."""
-        if self._sending_ahead.ripe:
+        if self._sending_ahead.slow:
             return 1
         share = -(-len(self._waiting) // len(self._desks))
         return max(min(share, self._sending_ahead.calls - desk.calls, TOGETHER), 1)

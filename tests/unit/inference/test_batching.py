@@ -242,14 +242,34 @@ def test_nothing_is_saved_by_a_handler_that_is_not_known():
         (8, 0.05, 2),
     ],
 )
-def test_fast_handlers_get_batches_ahead_and_slow_ones_do_not(batch_size: int, seconds: float, batches: int):
+def test_a_worker_holds_as_many_calls_as_keep_it_busy(batch_size: int, seconds: float, batches: int):
     ahead = SendingAhead(batch_size)
     assert ahead.calls == 1, "nothing is known yet"
     for _ in range(50):
         ahead.answered(seconds)
     assert ahead.calls == batches
-    ripe = seconds - 0.004 if seconds > 0.025 else 0.0
-    assert ahead.ripe == pytest.approx(ripe), "a slow one gets its next batch when it is about to be done"
+    assert ahead.ripe == 0.0
+
+
+def test_a_slow_handler_gets_its_next_batch_at_once_where_its_turns_take_about_as_long():
+    ahead = SendingAhead(8)
+    ahead.answered(0.05)
+    assert ahead.ripe == pytest.approx(0.046), "of one turn nobody knows yet whether the others are like it"
+    for _ in range(20):
+        ahead.answered(0.047)
+        ahead.answered(0.053)
+    assert ahead.ripe == 0.0
+    ahead.answered(0.5)
+    assert ahead.ripe > 0.05
+
+
+def test_a_slow_handler_whose_turns_differ_gets_its_next_batch_when_it_is_about_to_be_done():
+    ahead = SendingAhead(8)
+    for _ in range(50):
+        ahead.answered(0.04)
+        ahead.answered(0.12)
+    mean = 0.04 + 0.08 / 1.9  # a tenth of each newcomer is taken in, and the last was a long one
+    assert ahead.ripe == pytest.approx(mean - 0.004, abs=0.001)
 
 
 def test_a_model_waits_as_the_original_does_until_there_is_something_to_learn_from():

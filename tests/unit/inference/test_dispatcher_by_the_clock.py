@@ -67,6 +67,14 @@ class Scene:
             self.now += 0.0001
             worker.answer()
 
+    async def be_slow_and_even(self) -> None:
+        """Teach it that each takes fifty milliseconds."""
+        for _ in range(30):
+            await self.submit(self.settings.batch_size * len(self.workers))
+            self.now += 0.05
+            for worker in self.workers:
+                worker.answer()
+
 
 async def test_only_a_full_batch_is_sent_ahead_and_as_soon_as_it_is_full():
     scene = Scene(batch_size=4, max_batch_delay=0)
@@ -89,6 +97,29 @@ async def test_a_slow_handler_gets_its_next_batch_when_it_is_about_to_be_done():
     assert scene.dispatcher.depth == 2
     scene.now += 0.027
     await until(lambda: scene.workers[0].sizes == [1, 1])
+    scene.dispatcher.close()
+
+
+async def test_a_slow_handler_whose_turns_are_alike_gets_its_next_batch_at_once():
+    scene = Scene(batch_size=4)
+    await scene.be_slow_and_even()
+    await scene.submit(12)
+    assert scene.workers[0].sizes == [4, 4], "one ahead, and no more"
+    assert scene.dispatcher.depth == 8
+    scene.dispatcher.close()
+
+
+async def test_what_is_sent_ahead_goes_to_the_worker_that_is_the_next_to_come_free():
+    scene = Scene(workers=3)
+    await scene.be_slow_and_even()
+    for _ in scene.workers:
+        await scene.submit(1)
+        scene.now += 0.01
+    busy: list[list[int]] = []
+    for _ in scene.workers:
+        await scene.submit(1)
+        busy.append([len(worker.held) for worker in scene.workers])
+    assert busy == [[1, 1, 2], [1, 2, 2], [2, 2, 2]], "the last to come free was the first to be asked again"
     scene.dispatcher.close()
 
 
