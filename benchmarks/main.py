@@ -144,12 +144,14 @@ def beside_idle_models(folder: Path, material: Material, bench: Bench, counts: S
 
 def conditions(contenders: Sequence[Contender], generator: Generator, given: argparse.Namespace) -> dict[str, str]:
     """What the figures were taken on."""
+    longest = max(one.longer for one in WORKLOADS)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{_processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, Linux {platform.release()}",
         "python": platform.python_version(),
         "servers": ", ".join(one.version for one in contenders),
-        "load": f"{generator.name}, on the same cores; {given.rounds} interleaved rounds of {given.seconds:g} s; medians",
+        "load": f"{generator.name}, on the same cores; {given.rounds} interleaved rounds of {given.seconds:g} s "
+        f"({longest * given.seconds:g} s where a batch takes tens of milliseconds); medians",
         "load average at the start": f"{os.getloadavg()[0]:.1f}",
     }
 

@@ -51,10 +51,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often."""
+    """How often, and for how long each time."""
 
     rounds: int
     seconds: float
+
+    def seconds_of(self, workload: Workload) -> float:
+        """How long a round of it takes."""
+        return self.seconds * workload.longer
 
 
 class Bench:
@@ -117,7 +121,7 @@ class Bench:
 
     def _round(self, series: Series, running: Running, url: str, workload: Workload) -> None:
         before = processes.cpu_seconds(running.pid)
-        load = self._load(url, workload, self._plan.seconds)
+        load = self._load(url, workload, self._plan.seconds_of(workload))
         cpu = processes.cpu_seconds(running.pid) - before
         if not load.requests:
             raise SystemExit(f"{url} answered nothing\n{running.log()}")
@@ -135,7 +139,7 @@ class Bench:
     def _loop_round(self, series: Series, workload: Workload) -> None:
         material = self._material
         command = [sys.executable, str(SERVED / "loop.py"), workload.model, str(material.archive(workload.model))]
-        command += [str(workload.batch_size), str(material.body(workload.model)), str(self._plan.seconds)]
+        command += [str(workload.batch_size), str(material.body(workload.model)), str(self._plan.seconds_of(workload))]
         loops = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for _ in range(workload.workers)
