@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from mms.config.resolve import ModelSettings
 from mms.errors import MmsError, NoWorkerAvailable, PredictionFailed
-from mms.inference.batching import BatchingMode, SendingAhead, batching
+from mms.inference.ahead import SendingAhead
+from mms.inference.batching import BatchingMode, batching
 from mms.inference.desks import Desk, Desks
 from mms.inference.ending import Ending
 from mms.inference.queue import RequestQueue

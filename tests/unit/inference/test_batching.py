@@ -13,7 +13,6 @@ from mms.inference.batching import (
     Batching,
     BatchingMode,
     HandlerCost,
-    SendingAhead,
     StrictBatching,
     batching,
 )
@@ -226,50 +225,6 @@ def test_the_fixed_cost_follows_a_handler_that_becomes_faster():
 
 def test_nothing_is_saved_by_a_handler_that_is_not_known():
     assert HandlerCost().fixed == 0.0
-
-
-# --- sending ahead ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "seconds", "batches"),
-    [
-        (1, 0.00002, 33),  # so fast that the way to the worker is longer than the work
-        (1, 0.0005, 3),
-        (8, 0.00005, 3),
-        (8, 0.005, 2),
-        (64, 0.005, 2),
-        (8, 0.05, 2),
-    ],
-)
-def test_a_worker_holds_as_many_calls_as_keep_it_busy(batch_size: int, seconds: float, batches: int):
-    ahead = SendingAhead(batch_size)
-    assert ahead.calls == 1, "nothing is known yet"
-    for _ in range(50):
-        ahead.answered(seconds)
-    assert ahead.calls == batches
-    assert ahead.ripe == 0.0
-
-
-def test_a_slow_handler_gets_its_next_batch_at_once_where_its_turns_take_about_as_long():
-    ahead = SendingAhead(8)
-    ahead.answered(0.05)
-    assert ahead.ripe == pytest.approx(0.046), "of one turn nobody knows yet whether the others are like it"
-    for _ in range(20):
-        ahead.answered(0.047)
-        ahead.answered(0.053)
-    assert ahead.ripe == 0.0
-    ahead.answered(0.5)
-    assert ahead.ripe > 0.05
-
-
-def test_a_slow_handler_whose_turns_differ_gets_its_next_batch_when_it_is_about_to_be_done():
-    ahead = SendingAhead(8)
-    for _ in range(50):
-        ahead.answered(0.04)
-        ahead.answered(0.12)
-    mean = 0.04 + 0.08 / 1.9  # a tenth of each newcomer is taken in, and the last was a long one
-    assert ahead.ripe == pytest.approx(mean - 0.004, abs=0.001)
 
 
 def test_a_model_waits_as_the_original_does_until_there_is_something_to_learn_from():
