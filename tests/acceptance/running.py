@@ -44,6 +44,10 @@ def wait_until(question: Callable[[], Answer], *, seconds: float = 30.0, what: s
     return answer
 
 
+class EndedOnItsOwn(AssertionError):
+    """The server was gone before it was asked: a failure wherever its end was not what the test waits for."""
+
+
 class RunningServer:
     """One server with its folder: configuration, model store, data and log. Ends with the `with` block, however it goes."""
 
@@ -164,7 +168,7 @@ class RunningServer:
             ended = self.process.poll() if self.process is not None else None
             if ended is None:
                 raise
-            raise AssertionError(f"the server ended with {ended} on its own\n{self.log()[-4000:]}") from error
+            raise EndedOnItsOwn(f"the server ended with {ended} on its own\n{self.log()[-4000:]}") from error
 
     def infer(self, method: str, path: str, **request: Any) -> httpx.Response:
         return self._http.request(method, self.inference_url + path, **request)
