@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -55,7 +56,7 @@ class _Client(asyncio.Protocol):
             self.over.set_result(None)
 
 
-async def _run(url: str, body: bytes, content_type: str, clients: int, seconds: float) -> dict[str, float]:
+async def _run(url: str, body: bytes, content_type: str, clients: int, seconds: float) -> dict[str, object]:
     parts = urlsplit(url)
     head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\n"
     request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
@@ -74,10 +75,8 @@ async def _run(url: str, body: bytes, content_type: str, clients: int, seconds: 
     async with asyncio.timeout(seconds + 30):
         await asyncio.gather(*(client.over for _, client in made))
     elapsed = time.perf_counter() - began
-    latencies.sort()
-    count = len(latencies)
-    at = [1000 * latencies[min(int(count * share), count - 1)] if count else 0.0 for share in (0.5, 0.99)]
-    return {"requests": count, "seconds": elapsed, "errors": len(errors), "p50": at[0], "p99": at[1]}
+    counts = Counter(round(1e6 * took) for took in latencies)
+    return {"requests": len(latencies), "microseconds": round(1e6 * elapsed), "errors": len(errors), "counts": counts}
 
 
 if __name__ == "__main__":

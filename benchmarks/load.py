@@ -9,6 +9,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from benchmarks.latencies import percentile, sent
 
 _LUA = """
 local file = io.open({body!r}, "rb")
@@ -18,22 +21,25 @@ wrk.headers["Content-Type"] = {content_type!r}
 file:close()
 done = function(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format('\\n{{"requests": %d, "seconds": %f, "errors": %d, "p50": %f, "p99": %f}}\\n',
-    summary.requests, summary.duration / 1e6, e.connect + e.read + e.write + e.status + e.timeout,
-    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+  local counts = {{}}
+  for i = 1, #latency do counts[i] = string.format('"%d": %d', latency(i)) end
+  io.write(string.format('\\n{{"requests": %d, "microseconds": %d, "errors": %d, "counts": {{%s}}}}\\n',
+    summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout, table.concat(counts, ", ")))
 end
 """
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one round came to; milliseconds for the percentiles."""
+    """What one round came to; milliseconds for the percentiles, which are those of the requests that were sent."""
 
     requests: int
     seconds: float
     errors: int
     p50: float
     p99: float
+    wrk_p99: float | None
+    """What wrk calls p99, with the requests that it adds (`latencies.sent`); None where another generator ran."""
 
 
 class Generator:
@@ -52,7 +58,20 @@ class Generator:
         )
         if found.returncode:
             raise SystemExit(f"{self.name} failed: {found.stderr or found.stdout}")
-        return Load(**json.loads(found.stdout.strip().splitlines()[-1]))
+        return self._load(json.loads(found.stdout.strip().splitlines()[-1]), clients)
+
+    def _load(self, found: dict[str, Any], clients: int) -> Load:
+        requests, microseconds, errors = found["requests"], found["microseconds"], found["errors"]
+        counts = {int(took): count for took, count in found["counts"].items()}
+        wrk_p99 = None
+        if self._wrk is not None:
+            wrk_p99 = percentile(counts, 0.99)
+            if each := requests // clients:
+                counts = sent(counts, microseconds // each)
+        if not errors and sum(counts.values()) != requests:
+            raise SystemExit(f"{self.name} counts {requests} requests and shows the times of {sum(counts.values())}")
+        p50, p99 = percentile(counts, 0.5), percentile(counts, 0.99)
+        return Load(requests, microseconds / 1e6, errors, p50, p99, wrk_p99)
 
     def _command(self, url: str, body: Path, content_type: str, clients: int, seconds: float) -> list[str]:
         if self._wrk is None:

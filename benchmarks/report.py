@@ -178,10 +178,13 @@ def _workload_table(name: str, series: Sequence[Series]) -> str:
     for one in series:
         span = f"{min(one.rate):,.0f} – {max(one.rate):,.0f}"
         tail = f"{median(one.p50):.2f} / {median(one.p99):.2f}" if one.p50 else ""
+        corrected = f"{median(one.wrk_p99):.2f}" if one.wrk_p99 else ""
         rows.append(
-            f"| {one.contender} | {one.median_rate:,.0f} | {span} | {one.median_cpu:.3f} | {tail} | {one.errors or ''} |"
+            f"| {one.contender} | {one.median_rate:,.0f} | {span} | {one.median_cpu:.3f} | {tail} | {corrected} "
+            f"| {one.errors or ''} |"
         )
-    head = "| | requests/s | min – max | CPU-s per 1,000 | p50 / p99 ms | errors |\n|---|---|---|---|---|---|\n"
+    columns = ("", "requests/s", "min – max", "CPU-s per 1,000", "p50 / p99 ms", "p99 by wrk", "errors")
+    head = f"|{'|'.join(f' {one} ' if one else ' ' for one in columns)}|\n{'|---' * len(columns)}|\n"
     return f"### {_title(name)}\n\n{head}" + "\n".join(rows)
 
 

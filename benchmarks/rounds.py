@@ -24,13 +24,17 @@ WARM_UP = 1.0  # seconds
 
 @dataclass
 class Series:
-    """The rounds of one contender on one workload; `cpu` in seconds per 1,000 requests, percentiles in milliseconds."""
+    """The rounds of one contender on one workload; `cpu` in seconds per 1,000 requests, percentiles in milliseconds.
+
+    `wrk_p99` is what wrk itself calls p99, with requests that nobody sent; empty where another generator ran.
+    """
 
     contender: str
     rate: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
+    wrk_p99: list[float] = field(default_factory=list)
     errors: int = 0
 
     @property
@@ -129,6 +133,8 @@ class Bench:
         series.cpu.append(1000 * cpu / load.requests)
         series.p50.append(load.p50)
         series.p99.append(load.p99)
+        if load.wrk_p99 is not None:
+            series.wrk_p99.append(load.wrk_p99)
         series.errors += load.errors
 
     def _load(self, url: str, workload: Workload, seconds: float) -> Load:
