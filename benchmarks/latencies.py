@@ -1,4 +1,4 @@
-"""How long the requests of a round took: counts by microsecond, percentiles, and what wrk adds to them."""
+"""How long the requests of a round took: counts by microsecond, their percentiles, and what a clock would have added."""
 
 from __future__ import annotations
 
@@ -19,19 +19,28 @@ def percentile(counts: Counts, share: float) -> float:
     return 0.0
 
 
-def sent(corrected: Counts, interval: int) -> dict[int, int]:
-    """The requests that were sent, from the counts that wrk shows.
+def by_clock(counts: Counts, interval: int) -> dict[int, int]:
+    """What clients would have met that send every `interval` microseconds, whether they have their answer or not.
 
-    Before its script sees them, wrk (4.0 to 4.2, `stats_correct`) adds to the counts. For each request that took two
-    `interval`s or more, which are the mean microseconds between two requests of a connection, it adds one for each interval
-    that passed meanwhile, with the time that was left: what a client would have met that sends by the clock, whether it has
-    its answer or not. Here each of so many clients waits for its answer, so nobody sent those.
+    As wrk (4.0 to 4.2, `stats_correct`) has it: a request that took two intervals or more stands for those as well that such
+    a client would have sent meanwhile, each with the time that was left to it.
     """
-    counts = dict(corrected)
-    # From above: what a request has added lies below it, and what was added never adds.
-    for took in sorted(corrected, reverse=True):
-        if took < 2 * interval:
-            break
-        for added in range(took - interval, interval, -interval):
-            counts[added] = counts.get(added, 0) - counts[took]
+    met = dict(counts)
+    for took, count in counts.items():
+        for left in _left(took, interval):
+            met[left] = met.get(left, 0) + count
+    return met
+
+
+def sent(met: Counts, interval: int) -> dict[int, int]:
+    """The requests that were sent: takes out again what `by_clock` adds, which wrk does before its script sees the counts."""
+    counts = dict(met)
+    # From above: what a request has added lies below it.
+    for took in sorted(met, reverse=True):
+        for left in _left(took, interval):
+            counts[left] = counts.get(left, 0) - counts[took]
     return {took: count for took, count in counts.items() if count}
+
+
+def _left(took: int, interval: int) -> range:
+    return range(took - interval, interval, -interval) if took >= 2 * interval else range(0)

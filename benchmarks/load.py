@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.latencies import percentile, sent
+from benchmarks.latencies import by_clock, percentile, sent
 
 _LUA = """
 local file = io.open({body!r}, "rb")
@@ -31,15 +31,18 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What one round came to; milliseconds for the percentiles, which are those of the requests that were sent."""
+    """What one round came to; milliseconds for the percentiles.
+
+    `p50` and `p99` are those of the requests that were sent, one at a time by each client. `p99_by_clock` is what clients
+    would have met that send at the same rate, but by the clock; it is the one that wrk itself shows.
+    """
 
     requests: int
     seconds: float
     errors: int
     p50: float
     p99: float
-    wrk_p99: float | None
-    """What wrk calls p99, with the requests that it adds (`latencies.sent`); None where another generator ran."""
+    p99_by_clock: float
 
 
 class Generator:
@@ -63,15 +66,15 @@ class Generator:
     def _load(self, found: dict[str, Any], clients: int) -> Load:
         requests, microseconds, errors = found["requests"], found["microseconds"], found["errors"]
         counts = {int(took): count for took, count in found["counts"].items()}
-        wrk_p99 = None
-        if self._wrk is not None:
-            wrk_p99 = percentile(counts, 0.99)
-            if each := requests // clients:
-                counts = sent(counts, microseconds // each)
+        interval = microseconds // max(requests // clients, 1)
+        if self._wrk is None:
+            met = by_clock(counts, interval)
+        else:
+            met, counts = counts, sent(counts, interval)
         if not errors and sum(counts.values()) != requests:
             raise SystemExit(f"{self.name} counts {requests} requests and shows the times of {sum(counts.values())}")
         p50, p99 = percentile(counts, 0.5), percentile(counts, 0.99)
-        return Load(requests, microseconds / 1e6, errors, p50, p99, wrk_p99)
+        return Load(requests, microseconds / 1e6, errors, p50, p99, percentile(met, 0.99))
 
     def _command(self, url: str, body: Path, content_type: str, clients: int, seconds: float) -> list[str]:
         if self._wrk is None:

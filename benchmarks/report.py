@@ -95,7 +95,7 @@ def _tails(results: Results) -> Iterable[Goal]:
         if workload.clients == 32 and OURS in found:
             yield Goal(f"{workload.title}: p99 over p50", found[OURS].tail, 2.5, False)
     if results.fairness is not None:
-        what = f"{LIGHT.title}, beside {BUSY.title}: p99 in batches of the other"
+        what = f"{LIGHT.title}, beside {BUSY.title}: p99 by the clock in batches of the other"
         yield Goal(what, results.fairness.share, 1.0, False)
 
 
@@ -178,12 +178,12 @@ def _workload_table(name: str, series: Sequence[Series]) -> str:
     for one in series:
         span = f"{min(one.rate):,.0f} – {max(one.rate):,.0f}"
         tail = f"{median(one.p50):.2f} / {median(one.p99):.2f}" if one.p50 else ""
-        corrected = f"{median(one.wrk_p99):.2f}" if one.wrk_p99 else ""
+        by_clock = f"{median(one.p99_by_clock):.2f}" if one.p99_by_clock else ""
         rows.append(
-            f"| {one.contender} | {one.median_rate:,.0f} | {span} | {one.median_cpu:.3f} | {tail} | {corrected} "
+            f"| {one.contender} | {one.median_rate:,.0f} | {span} | {one.median_cpu:.3f} | {tail} | {by_clock} "
             f"| {one.errors or ''} |"
         )
-    columns = ("", "requests/s", "min – max", "CPU-s per 1,000", "p50 / p99 ms", "p99 by wrk", "errors")
+    columns = ("", "requests/s", "min – max", "CPU-s per 1,000", "p50 / p99 ms", "p99 by the clock", "errors")
     head = f"|{'|'.join(f' {one} ' if one else ' ' for one in columns)}|\n{'|---' * len(columns)}|\n"
     return f"### {_title(name)}\n\n{head}" + "\n".join(rows)
 
@@ -196,7 +196,7 @@ def _fairness(found: Fairness) -> str:
             ("beside", found.beside_p50, found.beside_p99),
         )
     )
-    head = "| | p50, ms | p99, ms | min – max |\n|---|---|---|---|\n"
+    head = "| | p50, ms | p99 by the clock, ms | min – max |\n|---|---|---|---|\n"
     return (
         f"### {LIGHT.title}, alone and beside {BUSY.title}\n\n{head}{rows}\n\n"
         f"A batch of the busy model takes {median(found.batch):.0f} ms, and four of them are always waiting; "

@@ -24,17 +24,14 @@ WARM_UP = 1.0  # seconds
 
 @dataclass
 class Series:
-    """The rounds of one contender on one workload; `cpu` in seconds per 1,000 requests, percentiles in milliseconds.
-
-    `wrk_p99` is what wrk itself calls p99, with requests that nobody sent; empty where another generator ran.
-    """
+    """The rounds of one contender on one workload; `cpu` in seconds per 1,000 requests, percentiles as in `Load`."""
 
     contender: str
     rate: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
-    wrk_p99: list[float] = field(default_factory=list)
+    p99_by_clock: list[float] = field(default_factory=list)
     errors: int = 0
 
     @property
@@ -83,10 +80,11 @@ class Bench:
             if loop:
                 series["loop"] = Series("loop")
             for number in range(self._plan.rounds):
-                for contender, running, url in served:
+                for place, (contender, running, url) in enumerate(served):
                     self._round(series[contender.name], running, url, workload)
-                if loop:
-                    self._loop_round(series["loop"], workload)
+                    if loop and place == 0:
+                        # At once after the one that is compared with it: the machine differs from minute to minute.
+                        self._loop_round(series["loop"], workload)
                 rates = ", ".join(f"{one.contender} {one.rate[-1]:,.0f}" for one in series.values())
                 self._progress(f"{workload.name} round {number + 1}: {rates}")
         return list(series.values())
@@ -133,8 +131,7 @@ class Bench:
         series.cpu.append(1000 * cpu / load.requests)
         series.p50.append(load.p50)
         series.p99.append(load.p99)
-        if load.wrk_p99 is not None:
-            series.wrk_p99.append(load.wrk_p99)
+        series.p99_by_clock.append(load.p99_by_clock)
         series.errors += load.errors
 
     def _load(self, url: str, workload: Workload, seconds: float) -> Load:

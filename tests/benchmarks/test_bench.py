@@ -92,7 +92,7 @@ def test_a_recovery_is_compared_with_the_slower_servers_in_their_own_shares() ->
 
 
 def series(contender: str, rate: float, cpu: float) -> Series:
-    return Series(contender, [rate], [cpu], [1.0], [2.0])
+    return Series(contender, [rate], [cpu], [1.0], [2.0], [3.0])
 
 
 def test_a_goal_is_met_only_on_its_own_side() -> None:
